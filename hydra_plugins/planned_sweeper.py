@@ -1,0 +1,117 @@
+"""The Hydra Sweeper that plans a sweep, launches what its store lacks and reports the outcome."""
+
+import shlex
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.object_type import ObjectType
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+
+@dataclass
+class PlannedSweeperConf:
+    """How a sweep is carried out; never part of a run's config."""
+
+    _target_: str = "hydra_plugins.planned_sweeper.PlannedSweeper"
+    params: dict[str, Any] = field(default_factory=dict)  # axes of an experiment file
+    zip: list[list[str]] = field(default_factory=list)  # groups of axes that vary together
+    rerun: list[str] = field(default_factory=list)  # k=v: matching runs are computed again
+    dry_run: bool = False
+    fail_fast: bool = False
+    units: int | None = None  # jobs; null: by the launcher
+    max_stack: int | None = None  # replicas in a stack; null: the experiment's stack_width
+    unit: str | None = None  # set for a job: "<plan file>:<unit>"
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="planned", node=PlannedSweeperConf)
+
+
+class PlannedSweeper(Sweeper):
+    def __init__(self, **settings: Any):
+        del settings["unit"]
+        self.settings = settings
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Ends in SystemExit with the status that `sweep.py --help` lists."""
+        # Imported here: Hydra imports this module at every start, also for --help.
+        from plugins import driver, execution
+        from plugins.exits import bad_input, finish
+        from plugins.worker import cores
+
+        settings = {
+            k: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v
+            for k, v in self.settings.items()
+        }
+        dry_run = settings.pop("dry_run")
+        name = self.config.hydra.runtime.choices["hydra/launcher"]
+        in_process = name == "basic"
+        local = in_process or name in ("submitit_local", "joblib")
+        if not any(
+            line.startswith("hydra.sweeper.zip=") for line in self.config.hydra.overrides.hydra
+        ):
+            settings["file_zip"] = settings.pop("zip")
+        if settings["units"] is None and in_process:
+            settings["units"] = 1
+        elif settings["units"] is None and local:
+            settings["units"] = cores()
+        request = driver.Request(
+            overrides=arguments,
+            store=Path(self.config.hydra.sweep.dir),
+            command=shlex.join(["python", *sys.orig_argv[1:]]),
+            **settings,
+        )
+        try:
+            sweep = driver.plan_sweep(
+                request, self._compose, self._is_group, self.hydra_context.config_loader
+            )
+            notes = driver.notes(sweep)
+        except (ValueError, ImportError, OSError, HydraException, OmegaConfBaseException) as error:
+            bad_input(error)
+        print(driver.describe(sweep, parallel=1 if in_process else request.units or cores()))
+        for note in notes:
+            print(note)
+        if dry_run:
+            raise SystemExit(0)
+        launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=self.hydra_context,
+            task_function=self.task_function,
+            config=self.config,
+        )
+
+        def launch(jobs: list[list[str]]) -> None:
+            # Logs of a new command stand beside those of the last.
+            logs = [int(p.name) for p in request.store.glob("logs/*") if p.name.isdecimal()]
+            for job in launcher.launch(jobs, initial_job_idx=max(logs, default=-1) + 1):
+                _ = job.return_value  # raises what ended the job
+
+        try:
+            report = execution.execute(sweep, launch, local=local, in_process=in_process)
+        except ValueError as error:
+            bad_input(error)
+        except execution.NothingSubmitted as error:
+            print(f"error: nothing could be submitted: {error}", file=sys.stderr)
+            raise SystemExit(3) from error
+        finish(report, driver.next_command)
+
+    def _compose(self, overrides: list[str]) -> DictConfig:
+        config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
+        with open_dict(config):
+            del config["hydra"]
+        return config
+
+    def _is_group(self, key: str) -> bool:
+        loader = self.hydra_context.config_loader
+        return bool(loader.get_group_options(key, results_filter=ObjectType.CONFIG))

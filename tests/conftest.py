@@ -1,0 +1,38 @@
+"""What all tests share: the toy third-party packages on the path, and the command line."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ROOT / "tests" / "packages"
+# Installed as far as importlib.metadata can tell: here and in every child process.
+sys.path.insert(0, str(PACKAGES))
+os.environ["PYTHONPATH"] = str(PACKAGES)
+os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    return ROOT
+
+
+@pytest.fixture
+def sweep_cli(tmp_path):
+    """Run `python sweep.py ARGS` in an empty directory; the finished process, output as text."""
+
+    def run(*args: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, str(ROOT / "sweep.py"), *args],
+            cwd=tmp_path,
+            env={**os.environ, **(env or {})},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    return run
