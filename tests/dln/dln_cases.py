@@ -1,0 +1,103 @@
+"""Configs, networks and references that the tests of dln share."""
+
+from pathlib import Path
+
+import torch
+
+from dln.config import DataConfig, ModelConfig, TrainConfig, TrainingConfig
+from dln.context import EvalContext
+from dln.criteria import get_criterion
+from dln.train import Trainer, _replica_columns
+
+POWER_LAW = {"matrix": "power_law", "scale": 50, "alpha": 1}
+SECTIONS = {"model": ModelConfig, "data": DataConfig, "training": TrainingConfig}
+
+
+def config(**values):
+    """A TrainConfig; keys with `__` for dots, a power-law teacher unless another is given."""
+    parts = {"model": {}, "data": {"params": dict(POWER_LAW)}, "training": {}}
+    top = {}
+    for key, value in values.items():
+        section, _, name = key.partition("__")
+        if name:
+            parts[section][name] = value
+        else:
+            top[key] = value
+    sections = {name: make(**parts[name]) for name, make in SECTIONS.items()}
+    return TrainConfig(device="cpu", **sections, **top)
+
+
+def small(**values):
+    """A config of width 6 with few samples."""
+    defaults = {
+        "model__hidden_dim": 6,
+        "model__num_hidden": 2,
+        "model__in_dim": 3,
+        "model__out_dim": 3,
+        "data__params": {"matrix": "diagonal", "scale": 1},
+        "data__train_samples": 20,
+        "data__test_samples": 10,
+        "training__lr": 0.01,
+        "max_steps": 30,
+        "num_evaluations": 6,
+        "dtype": "float64",
+    }
+    return config(**{**defaults, **values})
+
+
+def trainer(cfg, replicas=None, n=1):
+    """The trainer of a stack of n."""
+    return Trainer(cfg, _replica_columns(cfg, replicas or {}, n))
+
+
+def workdirs(n):
+    return [Path("unused")] * n
+
+
+def context(shapes, samples, replicas=1, seed=0, criterion="MSELoss"):
+    """Random weights of layers [(n_out, n_in), ...] and random samples; float64."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normals(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    weights = [normals(replicas, *shape) / shape[1] ** 0.5 for shape in shapes]
+    inputs = normals(replicas, samples, shapes[0][1])
+    targets = normals(replicas, samples, shapes[-1][0])
+    return EvalContext(weights, inputs, targets, get_criterion(criterion))
+
+
+def reference_losses(cfg, *, record_every):
+    """Test losses of a run with torch's own network, autograd, criterion and optimizer.
+
+    Only the data and the batches come from our code.
+    """
+    ours = trainer(cfg)
+    weights = [W[0].clone().requires_grad_() for W in ours.weights]
+    optimizer = getattr(torch.optim, cfg.training.optimizer)(
+        weights, lr=cfg.training.lr, **cfg.training.optimizer_params
+    )
+    criterion = getattr(torch.nn, cfg.training.criterion)()
+    losses = []
+
+    def loss(inputs, targets):
+        for W in weights:
+            inputs = torch.nn.functional.linear(inputs, W)
+        return criterion(inputs, targets)
+
+    for step in range(cfg.max_steps + 1):
+        if step % record_every == 0 or step == cfg.max_steps:
+            with torch.no_grad():
+                test = loss(
+                    *(
+                        t[0].to(ours.dtype)
+                        for t in (ours.dataset.test_inputs, ours.dataset.test_targets)
+                    )
+                )
+            losses.append(test.item())
+        if step < cfg.max_steps:
+            batch = ours.loader.next_batch()
+            optimizer.zero_grad()
+            loss(batch.inputs[0], batch.targets[0]).backward()
+            optimizer.step()
+    return losses
