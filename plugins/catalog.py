@@ -1,0 +1,49 @@
+"""The experiments in conf/: their names, header lines, and the keys that they have."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from plugins.experiment import CONF, families
+from plugins.instances import node_at
+from plugins.leaves import flatten
+from plugins.registry import did_you_mean
+
+
+def experiment_headers(config_dirs: Sequence[Path] = ()) -> dict[str, str]:
+    """Config name ("dln/gph") -> first line of its header comment; `config_dirs` hold more."""
+    return {
+        f"{name}/{path.stem}": _header(path.read_text())
+        for name, family in families().items()
+        for conf in (family.conf, *config_dirs)
+        for path in sorted((conf / name).glob("*.yaml"))
+    }
+
+
+def hint_for(config_name: str, error: BaseException) -> str | None:
+    """The nearest keys, when Hydra refused a key that the experiment does not have."""
+    match = re.match(r"Could not override '(.+)'", str(error))
+    if match is None:
+        value = re.match(r"Error merging override (.+)=([^\[].*)", str(error))
+        is_list = value is not None and "ListConfig" in str(error.__cause__)
+        return f"{value[1]} is a list: {value[1]}=[{value[2]}]" if is_list else None
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            config = compose(config_name)
+    except HydraException:  # a file of --config-dir
+        return None
+    if node_at(config, match[1]) is not None:  # there, but not this entry of it
+        return None
+    known = flatten(OmegaConf.to_container(config, resolve=False))
+    return f"no key {match[1]!r} in {config_name}{did_you_mean(match[1], known)}"
+
+
+def _header(text: str) -> str:
+    lines = (line.removeprefix("#").strip() for line in text.splitlines()[1:])
+    return next((line for line in lines if line), "")

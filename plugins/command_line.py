@@ -1,0 +1,58 @@
+"""The command line around Hydra: what comes before `hydra.main`, and its exit status."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from plugins.catalog import experiment_headers, hint_for
+from plugins.exits import bad_input
+from plugins.experiment import CONF, import_family
+from plugins.overrides import (
+    FLAGS_HELP,
+    config_dirs_of,
+    config_name_of,
+    experiments_text,
+    translate_argv,
+)
+
+_HELP = {"--help", "-h"}
+_WITHOUT_EXPERIMENT = {"--hydra-help", "--version"}
+
+
+def main(hydra_main: Callable[[], None]) -> None:
+    """Rewrite sys.argv into Hydra's arguments, register the experiment's family, run Hydra.
+
+    Ends with exit status 2 for bad input, where Hydra itself would give 1.
+    """
+    headers = experiment_headers([Path(folder) for folder in config_dirs_of(sys.argv)])
+    try:
+        arguments = translate_argv(sys.argv[1:], list(headers))
+        config_name = config_name_of(arguments)
+        if config_name is not None:
+            import_family(config_name.split("/")[0])
+    except (ValueError, ImportError) as error:
+        bad_input(error)
+    if _HELP & set(arguments):
+        print(FLAGS_HELP)
+    elif config_name is None and not _WITHOUT_EXPERIMENT & set(arguments):
+        print(experiments_text(headers))
+        raise SystemExit(2)
+    if config_name is None:
+        arguments.append("--config-name=base")
+    # Jobs start elsewhere and find the packages through the environment.
+    paths = [str(CONF.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+    sys.argv[1:] = arguments
+    try:
+        hydra_main()
+    except SystemExit as end:
+        # Hydra prints what it refuses and exits with 1, the status of failed runs.
+        if end.code == 1 and isinstance(end.__context__, HydraException | OmegaConfBaseException):
+            if hint := hint_for(config_name, end.__context__):
+                print(hint, file=sys.stderr)
+            raise SystemExit(2) from None
+        raise

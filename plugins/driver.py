@@ -1,0 +1,255 @@
+"""Planning a sweep against its store: what to compute, what it will cost, what is noteworthy."""
+
+import shlex
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Transformer
+from omegaconf import DictConfig
+
+from plugins import plan as planning
+from plugins.axes import Grid, expand
+from plugins.columns import ColumnConflict, config_value, read_schemas, scalar, union
+from plugins.composition import compose
+from plugins.config_files import ConfigFile, read_configs
+from plugins.experiment import Experiment, load_function
+from plugins.identity import matches
+from plugins.leaves import flatten
+from plugins.load import scan_sweep
+from plugins.overrides import quoted, translate_override
+from plugins.parts import RESULTS, list_parts
+from plugins.plan import Plan
+from plugins.progress import duration
+from plugins.provenance import code_version
+from plugins.status import running_units
+from plugins.winners import DONE, stored_runs
+from plugins.worker import prepare
+
+_ARROW = {
+    pl.Int64: pa.int64(),
+    pl.Float64: pa.float64(),
+    pl.Boolean: pa.bool_(),
+    pl.String: pa.string(),
+    pl.Null: pa.null(),
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a sweep was asked to do."""
+
+    overrides: Sequence[str]  # of the command line, in Hydra's grammar
+    store: Path
+    command: str
+    params: Mapping[str, Any] = field(default_factory=dict)  # axes of the experiment's file
+    zip: Sequence[Sequence[str]] = ()
+    file_zip: Sequence[Sequence[str]] = ()  # of the experiment's file; `zip` replaces it
+    rerun: Sequence[str] = ()
+    units: int | None = None
+    max_stack: int | None = None
+    fail_fast: bool = False
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A planned sweep."""
+
+    request: Request
+    grid: Grid
+    plan: Plan
+    experiment: Experiment
+    stored: pl.DataFrame  # run_id, attempt, status, seconds of the store, when it was planned
+    failed_before: int
+    again: int  # done, and repeated by --rerun
+    surprises: tuple[str, ...]  # what the experiment's check warned of
+
+    def first_lines(self, unit: int) -> list[str]:
+        """Hydra overrides of the unit's first run: what a launcher composes and shows."""
+        index = self.plan.frame.filter(pl.col("unit") == unit)["index"][0]
+        lines = list(self.grid.fixed)
+        for axis, codes in zip(self.grid.axes, self.grid.codes, strict=True):
+            lines += axis.lines(int(codes[index]))
+        return lines
+
+
+def plan_sweep(
+    request: Request,
+    hydra_compose: Callable[[list[str]], DictConfig],
+    is_group: Callable[[str], bool],
+    config_loader: Any = None,
+) -> Sweep:
+    """Plan a sweep against its store; computes and writes nothing.
+
+    Raises ValueError (UnknownName for names) for any bad input.
+    """
+    for name in ("units", "max_stack"):
+        if (value := getattr(request, name)) is not None and value < 1:
+            raise ValueError(f"hydra.sweeper.{name} must be >= 1, got {value}")
+    parser = OverridesParser.create(config_loader=config_loader)
+    overrides = parser.parse_overrides(_with_params(request.params, request.overrides))
+    swept = {override.get_key_element() for override in overrides if override.is_sweep_override()}
+    # The command line may have replaced an axis of the file's groups by one value.
+    of_file = [[key for key in group if key in swept] for group in request.file_zip]
+    grid = expand(overrides, request.zip or [group for group in of_file if len(group) > 1])
+    experiments = {}
+
+    def schema_of(config: DictConfig) -> type:
+        name = config.experiment
+        experiments[name] = prepare(name)
+        return experiments[name].schema
+
+    bases = compose(grid, hydra_compose, is_group, schema_of)
+    if len(experiments) > 1:
+        raise ValueError(f"one sweep runs one experiment, not {', '.join(sorted(experiments))}")
+    [experiment] = experiments.values()
+    frame, configs = planning.identify(bases, experiment)
+    asked = len(frame)
+    frame = planning.distinct(frame)
+    given = [override.key_or_group for override in overrides]
+    asked_again = parser.parse_overrides(list(request.rerun))
+    rerun = planning.rerun_mask(frame, configs, asked_again, given)
+    _require_fit(request.store, frame, configs)
+    stored = stored_runs(request.store)
+    done = stored.filter(pl.col("status").is_in(DONE))
+    failed = stored.filter(pl.col("status") == "failed")
+    todo = planning.drop_done(frame, done, rerun if request.rerun else None)
+    surprises: dict[str, None] = {}
+    if experiment.check and len(todo):  # stored runs passed it, and it may have to load torch
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            planning.check(todo, bases, experiment, load_function(experiment.check))
+        surprises = dict.fromkeys(f"warning: {warning.message}" for warning in caught)
+    width = load_function(experiment.stack_width) if experiment.stack_width else None
+    widths = planning.widths(todo, bases, experiment, width, request.max_stack)
+    packed = planning.pack(todo, widths, request.units)
+    plan = Plan(packed, configs, len(frame), len(frame) - len(todo), asked - len(frame))
+    failed_before = packed["run_id"].is_in(failed["run_id"].implode()).sum()
+    again = len(packed) - packed["replaces"].null_count()
+    return Sweep(request, grid, plan, experiment, stored, failed_before, again, tuple(surprises))
+
+
+def describe(sweep: Sweep, parallel: int) -> str:
+    """What a sweep would compute, and the time it takes by the seconds of stored runs."""
+    plan, todo = sweep.plan, len(sweep.plan.frame)
+    lines = [
+        f"{sweep.experiment.name}: {plan.planned} runs planned, {plan.done} already done, "
+        f"{sweep.failed_before} failed before, {sweep.again} again, "
+        f"{todo - sweep.failed_before - sweep.again} new",
+        f"to compute: {todo} runs in {plan.n_stacks} stacks, {plan.n_units} units",
+    ]
+    if plan.duplicates:
+        lines.append(f"{plan.duplicates} runs were asked for more than once and count once")
+    done = sweep.stored.filter(pl.col("status").is_in(DONE))
+    like = done.filter(pl.col("config_id").is_in(list(plan.configs)))
+    if todo and len(done):
+        rows, which = (
+            (like, "stored runs of this sweep") if len(like) else (done, "all stored runs")
+        )
+        seconds = rows["seconds"].mean()
+        expected = duration(seconds * todo / max(1, min(parallel, plan.n_units)))
+        lines.append(f"expected time: {expected} ({seconds:.3g} s a run, mean of {which})")
+    elif todo:
+        lines.append("expected time: unknown (the store holds no run to go by)")
+    return "\n".join(lines)
+
+
+def notes(sweep: Sweep) -> list[str]:
+    """What is legal and surprising about a sweep and its store."""
+    store, found = sweep.request.store, list(sweep.surprises)
+    own = sweep.plan.configs
+    here: dict[str, list[Any]] = {}
+    for file in own.values():
+        for key, value in flatten(file.config).items():
+            here.setdefault(key, []).append(value)
+    there: dict[str, list[Any]] = {}
+    for name, file in read_configs(store).items():
+        if name not in own and file.config.get("experiment") == sweep.experiment.name:
+            for key, value in flatten(file.config).items():
+                if key in here and value not in [*here[key], *there.get(key, [])]:
+                    there.setdefault(key, []).append(value)
+    for key, values in there.items():
+        if not matches(key, sweep.experiment.execution_keys):
+            others, ours = _few(values), _few(here[key])
+            found.append(f"note: the store also holds runs with {key}={others} (here {key}={ours})")
+    if sweep.plan.done and (code := code_version()):
+        codes = scan_sweep(store, params=[]).select("code").unique().collect()["code"]
+        if commits := sorted(_short(commit) for commit in codes if commit != code):
+            found.append(
+                f"warning: stored runs come from other code ({_few(commits)}; here {_short(code)}) "
+                "and are not computed again; --rerun or another --output does"
+            )
+    if busy := running_units(store):
+        found.append(
+            f"warning: {busy} units of another sweep are running on this store; "
+            "runs may be computed twice, each still counts once"
+        )
+    return found
+
+
+def _short(code: str | None) -> str:
+    """ "622267c", "622267c+1a2b3c4d" """
+    commit, plus, changes = (code or "unknown").partition("+")
+    return commit[:7] + plus + changes
+
+
+def _few(values: Sequence[Any]) -> str:
+    """Up to three different values."""
+    different = list(dict.fromkeys(map(str, values)))
+    return ", ".join([*different[:3], *(["..."] if len(different) > 3 else [])])
+
+
+def next_command(store: Path) -> str:
+    """The command that draws a store's first curve by its keys that are no seeds."""
+    schema = scan_sweep(store).collect_schema()
+    names = list(schema)
+    curves = [n for n in names if isinstance(schema[n], pl.List) and n != "step"]
+    if not curves:
+        return f'python -c "from analysis import load_sweep; print(load_sweep({str(store)!r}))"'
+    # Every key but seeds: a mean over anything else is rarely what is asked.
+    keys = [name for name in names[: names.index("step")] if "seed" not in name]
+    arguments = [str(store), "--y", curves[0], *(["--by", *keys] if keys else [])]
+    return f"python -m analysis {shlex.join([*arguments, '-o', str(store / f'{curves[0]}.png')])}"
+
+
+def _require_fit(store: Path, frame: pl.DataFrame, configs: Mapping[str, ConfigFile]) -> None:
+    """ValueError for a key that would hold text here and numbers in the store, or within the
+    sweep: no reader could load both."""
+    keys = [key for key in frame.columns if any(key in file.varying for file in configs.values())]
+    here = pa.schema([(key, _ARROW[frame.schema[key]]) for key in keys])
+    schemas: dict[Any, pa.Schema] = {"this sweep": here}
+    for name, file in {**read_configs(store), **configs}.items():
+        schemas[f"config {name}"] = _fixed_schema(file)
+    schemas |= read_schemas(part / RESULTS for part in list_parts(store))
+    try:
+        union(schemas)
+    except ColumnConflict as conflict:
+        raise ValueError(f"{conflict}; another --output keeps them apart") from None
+
+
+def _fixed_schema(file: ConfigFile) -> pa.Schema:
+    leaves = {key: config_value(value) for key, value in flatten(file.config).items()}
+    return pa.schema([(k, scalar(value)[1]) for k, value in leaves.items() if value is not None])
+
+
+def _with_params(params: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
+    """The experiment file's axes before the command line's overrides, which replace them by key.
+
+    A text is in the grammar of the command line; the elements of a list are values.
+    """
+    given = {line.partition("=")[0].lstrip("+~") for line in overrides}
+    lines = []
+    for key, value in params.items():
+        if key.lstrip("+~") in given:
+            continue
+        if isinstance(value, list):
+            if not value:
+                raise ValueError(f"hydra.sweeper.params: {key} has no values")
+            value = ",".join(quoted(v) if isinstance(v, str) else Transformer.str(v) for v in value)
+        lines.append(translate_override(f"{key}={'null' if value is None else value}"))
+    return [*lines, *overrides]

@@ -1,0 +1,42 @@
+"""How a sweep ends: exit statuses and the last lines that a user sees."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from plugins.execution import SweepReport
+
+
+def bad_input(error: Exception) -> NoReturn:
+    """Exit status 2 with the error's text; HYDRA_FULL_ERROR=1 gives the stack trace."""
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        raise error
+    parts = [str(error)]
+    if error.__cause__ is not None and str(error.__cause__) not in parts[0]:
+        parts.append(str(error.__cause__))
+    print("error: " + "\n".join(parts), file=sys.stderr)
+    raise SystemExit(2)
+
+
+def finish(report: "SweepReport", next_command: Callable[[Path], str]) -> NoReturn:
+    """Counts, time, the store and the next command; exit status 0, 1 or, interrupted, 130."""
+    from plugins.progress import duration  # rich is not needed to print help
+
+    print(report.counts())
+    if report.first_error:
+        print(f"first error: {report.first_error}")
+        print(f"all errors: load_sweep({str(report.store)!r}, status=('failed',))")
+    if report.missing:
+        print(f"missing runs left no row; logs of jobs: {report.store}/logs, .../.submitit")
+    if not report.complete:
+        print("the same command computes only what failed or is missing")
+    print(f"{duration(report.seconds)}, store: {report.store}")
+    if report.ok or report.diverged or report.done_before:
+        try:
+            print(f"next: {next_command(report.store)}")
+        except (ValueError, OSError) as error:
+            print(f"warning: the store cannot be read: {error}", file=sys.stderr)
+    raise SystemExit(130 if report.interrupted else 0 if report.complete else 1)

@@ -1,0 +1,256 @@
+"""One job of a sweep: the stacks of a unit, run by run into the store."""
+
+import inspect
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import ConfigCompositionException
+from omegaconf import DictConfig, OmegaConf
+
+from plugins.config_files import ConfigFile, read_config, write_config
+from plugins.experiment import Experiment, get_experiment, import_plugins, load_function
+from plugins.identity import run_id
+from plugins.instances import Instances, instantiate
+from plugins.plan import replicas
+from plugins.plan_files import read_settings, read_unit
+from plugins.provenance import provenance
+from plugins.result import RunResult
+from plugins.status import Reporter, plan_status, reporting
+from plugins.store import SweepWriter
+from plugins.winners import DONE, stored_runs
+
+Outcome = RunResult | BaseException
+
+
+def run_job(cfg: DictConfig) -> Any:
+    """The task of every Hydra job: a unit of a plan, or, under a stock sweeper, the run `cfg`."""
+    hydra = HydraConfig.get()
+    unit = OmegaConf.select(hydra, "sweeper.unit")
+    if unit is not None:
+        plan_file, number = unit.rsplit(":", 1)
+        return run_unit(Path(plan_file), int(number))
+    return run_single(cfg, Path(hydra.sweep.dir))
+
+
+def run_unit(plan_file: Path, unit: int) -> None:
+    """Compute the unit's runs that the store does not hold yet. Each ends as a row.
+
+    A failing run is a row with its traceback and the next one starts; a stack that fails is run
+    again as stacks of one. With fail_fast no stack starts after a failure anywhere in the plan.
+    """
+    store, plan = plan_file.parent.parent, plan_file.stem
+    rows = read_unit(plan_file, unit)
+    settings = read_settings(plan_file)
+    if settings.local:
+        _restore_gpus(settings.cuda_visible_devices)
+    todo = _not_stored(rows, store)
+    experiment = prepare(settings.experiment)
+    with (
+        reporting(store, plan, unit, len(rows)) as reporter,
+        SweepWriter(store, plan, provenance(experiment.name)) as writer,
+    ):
+        reporter.report.done = reporter.report.skipped = len(rows) - len(todo)
+        job = _Unit(store, experiment, settings.units if settings.local else 1, writer, reporter)
+        for stack in _stacks(todo):
+            if settings.fail_fast and plan_status(store, plan).failed:
+                break
+            job.run(stack)
+
+
+class _Unit:
+    """What the stacks of a unit share: the store's writer, the report, configs by config_id."""
+
+    def __init__(
+        self,
+        store: Path,
+        experiment: Experiment,
+        local_units: int,
+        writer: SweepWriter,
+        reporter: Reporter,
+    ):
+        self.store, self.experiment, self.local_units = store, experiment, local_units
+        self.writer, self.reporter = writer, reporter
+        self.compute = runner(experiment)
+        self.files: dict[str, tuple[ConfigFile, Instances]] = {}
+
+    def run(self, stack: pl.DataFrame) -> None:
+        """Compute a stack; should it fail, its runs one by one."""
+        rows = stack.rows(named=True)
+        report = self.reporter.report
+
+        def on_progress(fraction: float) -> None:
+            report.fraction = fraction * len(rows)
+            self.reporter.write()
+            self.writer.flush_if_due()
+
+        file, instances = self._file(rows[0]["config_id"])
+        cfg = instances.of(rows[0])
+        set_threads(cfg.threads, self.local_units)
+        workdirs = [_workdir(self.store, row["run_id"]) for row in rows]
+        started, clock = datetime.now(UTC), time.perf_counter()
+        results = self.compute(cfg, replicas(stack, self.experiment), workdirs, on_progress)
+        if len(rows) > 1 and isinstance(results[0], BaseException):
+            for i in range(len(rows)):
+                self.run(stack[i : i + 1])
+            return
+        finished = datetime.now(UTC)
+        seconds = (time.perf_counter() - clock) / len(rows)  # a run's share of its stack
+        for row, result in zip(rows, results, strict=True):
+            values = {key: row[key] for key in file.varying}
+            name, config_id = row["run_id"], row["config_id"]
+            self.writer.append(
+                row["index"], name, config_id, values, result, started, finished, seconds
+            )
+            report.done += 1
+            report.failed += isinstance(result, BaseException)
+            report.diverged += getattr(result, "status", "") == "diverged"
+        report.fraction = 0.0
+        self.reporter.write(force=any(isinstance(result, BaseException) for result in results))
+
+    def _file(self, config_id: str) -> tuple[ConfigFile, Instances]:
+        if config_id not in self.files:
+            file = read_config(self.store, config_id)
+            self.files[config_id] = file, Instances(file, self.experiment.schema)
+        return self.files[config_id]
+
+
+def run_single(cfg: DictConfig, store: Path) -> Any:
+    """One run under a stock sweeper or `hydra.mode=RUN`: the same row, store and skip rule.
+
+    Returns the scalars named by `objective` (a list gives a tuple); raises what the run raised.
+    """
+    config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True, enum_to_str=True)
+    experiment = prepare(config["experiment"])
+    try:
+        instance = instantiate(config, experiment.schema)
+        if experiment.check:
+            load_function(experiment.check)(instance, {})
+    except ValueError as error:  # which Hydra prints without a stack trace
+        raise ConfigCompositionException(str(error)) from None
+    name = run_id(config, experiment)
+    file = ConfigFile(config, (), experiment.version)
+    stored = stored_runs(store).filter((pl.col("run_id") == name) & pl.col("status").is_in(DONE))
+    if stored.is_empty():
+        write_config(store, file)
+        plan = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ") + "-single"
+        set_threads(instance.threads, units=1)
+        started = datetime.now(UTC)
+        [outcome] = runner(experiment)(instance, {}, [_workdir(store, name)], lambda f: None)
+        finished = datetime.now(UTC)
+        seconds = (finished - started).total_seconds()
+        with SweepWriter(store, plan, provenance(experiment.name)) as writer:
+            index = HydraConfig.get().job.get("num", 0)
+            writer.append(index, name, file.config_id, {}, outcome, started, finished, seconds)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        scalars: Mapping[str, Any] = outcome.scalars
+    else:
+        from plugins.load import load_sweep
+
+        scalars = load_sweep(store).row(by_predicate=pl.col("run_id") == name, named=True)
+    names = instance.objective
+    if names is None:
+        return None
+    return scalars[names] if isinstance(names, str) else tuple(scalars[n] for n in names)
+
+
+def prepare(experiment: str) -> Experiment:
+    """The experiment, its family and the third parties' plugins of it imported."""
+    found = get_experiment(experiment)
+    import_plugins(experiment.split("/")[0])
+    return found
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def set_threads(threads: int | None, units: int) -> None:
+    """Threads of this process's numerics; null: the job's cores, shared by the units of a machine.
+
+    Takes effect in torch whether it is loaded already or later.
+    """
+    slurm = os.environ.get("SLURM_CPUS_PER_TASK")
+    n = threads or (int(slurm) if slurm else max(1, cores() // units))
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(n)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(n)
+
+
+def _restore_gpus(driver_value: str | None) -> None:
+    """submitit_local hides the GPUs (CUDA_VISIBLE_DEVICES=""), and `device: auto` would quietly
+    become the CPU; called before torch loads."""
+    if driver_value is None:
+        os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    else:
+        os.environ["CUDA_VISIBLE_DEVICES"] = driver_value
+
+
+def _not_stored(rows: pl.DataFrame, store: Path) -> pl.DataFrame:
+    """Rows whose run has no done attempt, or only the one that the plan replaces."""
+    done = stored_runs(store).filter(pl.col("status").is_in(DONE)).select("run_id", "attempt")
+    joined = rows.join(done, on="run_id", how="left", maintain_order="left")
+    replaced = pl.col("attempt").eq_missing(pl.col("replaces"))
+    return joined.filter(pl.col("attempt").is_null() | replaced).drop("attempt")
+
+
+def _stacks(todo: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """The rows of each stack; a unit's plan is sorted by stack."""
+    lengths = todo["stack"].rle().struct.field("len").to_list()
+    start = 0
+    for length in lengths:
+        yield todo.slice(start, length)
+        start += length
+
+
+def runner(experiment: Experiment) -> Callable[..., list[Outcome]]:
+    """The function (cfg, replicas, workdirs, on_progress) -> results of the stack's runs, or the
+    exception that ended it, once per run.
+
+    A scheduler's interruption (submitit raises UncompletedJobError inside the training loop) is
+    no failure of the run and goes through.
+    """
+    function = load_function(experiment.run_stack or experiment.run)
+    reports = "on_progress" in inspect.signature(function).parameters
+
+    def compute(
+        cfg: Any,
+        replicas: Mapping[str, Sequence],
+        workdirs: Sequence[Path],
+        on_progress: Callable[[float], None],
+    ) -> list[Outcome]:
+        extra = {"on_progress": on_progress} if reports else {}
+        try:
+            if experiment.run:
+                results = [function(cfg, workdirs[0], **extra)]
+            else:
+                results = function(cfg, replicas, workdirs, **extra)
+            if len(results) != len(workdirs):
+                raise ValueError(f"run_stack gave {len(results)} results, not {len(workdirs)}")
+            for result in results:
+                if not isinstance(result, RunResult):
+                    raise TypeError(f"a run returned {type(result).__name__}, not RunResult")
+            return results
+        except Exception as error:
+            submitit = sys.modules.get("submitit.core.utils")
+            if submitit and isinstance(error, submitit.UncompletedJobError):
+                raise
+            return [error] * len(workdirs)
+
+    return compute
+
+
+def _workdir(store: Path, run: str) -> Path:
+    """work/<run_id>, for the family to make when it needs one."""
+    return store / "work" / run

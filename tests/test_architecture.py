@@ -1,0 +1,105 @@
+"""Who may import whom, and what start-up must not load."""
+
+import ast
+import os
+import subprocess
+import sys
+
+import pytest
+
+STDLIB = sys.stdlib_module_names
+HYDRA = {"hydra", "omegaconf", "yaml"}
+PLUGINS = HYDRA | {"plugins", "numpy", "polars", "pyarrow", "rich"}
+FAMILY = {"numpy", "scipy", "torch", "omegaconf"}
+FAMILY_MACHINERY = {"plugins.registry", "plugins.experiment", "plugins.result"}
+ANALYSIS = {"analysis", "polars", "numpy", "scipy", "matplotlib"}
+ANALYSIS_MACHINERY = {"plugins.load", "plugins.registry"}
+FAMILIES = ("dln",)
+PURE = ("registry", "result", "leaves", "identity", "overrides", "axes", "interpolation",
+        "instances", "composition", "plan")  # fmt: skip
+EFFECTS = {"plugins.store", "plugins.merge", "plugins.load", "plugins.worker", "plugins.parts",
+           "plugins.fold", "plugins.driver", "plugins.execution", "plugins.atomic", "os", "time",
+           "subprocess", "datetime"}  # fmt: skip
+
+
+def imports(path):
+    """Modules that a file imports anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module
+
+
+def violations(paths, allowed, machinery=frozenset()):
+    return [
+        f"{path.name}: {module}"
+        for path in paths
+        for module in imports(path)
+        if module.split(".")[0] not in STDLIB | allowed and module not in machinery
+    ]
+
+
+def test_the_machinery_knows_no_family_and_no_torch(root):
+    assert violations(root.glob("plugins/*.py"), PLUGINS) == []
+    assert violations(root.glob("hydra_plugins/*.py"), PLUGINS) == []
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_families_know_neither_each_other_nor_the_store(root, family):
+    assert violations(root.glob(f"{family}/*.py"), FAMILY | {family}, FAMILY_MACHINERY) == []
+
+
+def test_analysis_reads_stores_and_knows_no_torch(root):
+    assert violations(root.glob("analysis/*.py"), ANALYSIS, ANALYSIS_MACHINERY) == []
+
+
+def test_pure_modules_touch_no_file_clock_or_process(root):
+    found = [
+        f"{name}: {module}"
+        for name in PURE
+        for module in imports(root / "plugins" / f"{name}.py")
+        if module in EFFECTS
+    ]
+    assert found == []
+
+
+def test_hydra_plugins_is_a_namespace_shared_with_installed_plugins(root):
+    assert not (root / "hydra_plugins" / "__init__.py").exists()
+
+
+def loaded_by(root, tmp_path, *args):
+    """Top-level modules loaded by `python sweep.py ARGS`."""
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = ['sweep.py', *{list(args)!r}]\n"
+        "try:\n"
+        f"    runpy.run_path({str(root / 'sweep.py')!r}, run_name='__main__')\n"
+        "except SystemExit as end:\n"
+        "    print('exit', end.code)\n"
+        "print('loaded', *sorted({name.split('.')[0] for name in sys.modules}))\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(root)}  # without the toy packages
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True
+    )
+    return set(done.stdout.splitlines()[-1].split()[1:]), done.stdout
+
+
+@pytest.mark.parametrize("args", [["--help"], [], ["-cn=dln/gph", "--cfg", "job"]])
+def test_looking_around_loads_neither_torch_nor_polars(root, tmp_path, args):
+    modules, out = loaded_by(root, tmp_path, *args)
+    assert "hydra" in modules, out
+    assert not modules & {"torch", "polars", "pyarrow", "transformers", "matplotlib"}, out
+
+
+def test_a_dln_run_loads_no_language_model_library(root, tmp_path):
+    modules, out = loaded_by(root, tmp_path, "-cn=dln/smoke")
+    assert "torch" in modules, out
+    assert not modules & {"transformers", "peft", "bitsandbytes", "matplotlib"}, out
+
+
+def test_the_entry_point_stays_small(root):
+    code = [line for line in (root / "sweep.py").read_text().splitlines() if line.strip()]
+    assert len(code) <= 40

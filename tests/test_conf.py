@@ -1,0 +1,36 @@
+"""Every config file composes, passes its checks and runs; its header says what it is for."""
+
+import pytest
+
+from plugins import api
+from plugins.catalog import experiment_headers
+from plugins.experiment import CONF
+from plugins.load import load_sweep
+
+OWN = sorted(name for name in experiment_headers() if (CONF / f"{name}.yaml").exists())
+SHORT = {"dln": ["max_steps=4", "num_evaluations=2"]}
+
+
+def test_every_file_of_conf_is_an_experiment_or_known_otherwise():
+    files = {str(path.relative_to(CONF).with_suffix("")) for path in CONF.rglob("*.yaml")}
+    assert files - set(OWN) == {"base"}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_the_header_asks_a_question_and_names_the_command(name):
+    lines = (CONF / f"{name}.yaml").read_text().splitlines()
+    assert lines[0] == "# @package _global_"
+    header = [line for line in lines if line.startswith("#")]
+    assert len(header[1]) > 20, "the listing shows this line"
+    assert any(f"python sweep.py -cn={name}" in line for line in header)
+    assert f"defaults: [/{name.split('/')[0]}/schema/" in "\n".join(lines)
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_every_experiment_runs(name, tmp_path):
+    """Shortened, the axes of the file included: planned, checked, run, stored."""
+    report = api.sweep(name, SHORT[name.split("/")[0]], output=tmp_path)
+    assert report.complete
+    assert report.ok == report.planned > 0
+    frame = load_sweep(tmp_path)
+    assert frame["step"].to_list() == [[0, 2, 4]] * report.planned
