@@ -1,0 +1,96 @@
+"""The README's commands and code, run in their order."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+RUN_BY_CI = ("make ",)
+
+
+def blocks(root, language):
+    return re.findall(rf"```{language}\n(.*?)```", (root / "README.md").read_text(), re.DOTALL)
+
+
+@pytest.mark.slow
+def test_commands_and_code_of_the_readme_work(root, tmp_path):
+    """Shell lines first, then the snippets that read what these stored; all in one folder."""
+    for line in "\n".join(blocks(root, "bash")).splitlines():
+        command = shlex.split(line, comments=True)
+        if not command or line.startswith(RUN_BY_CI):
+            continue
+        if "plugins.merge" in line:
+            continue  # merges what the snippets store, below
+        run(root, tmp_path, command)
+    plugins = [block for block in blocks(root, "python") if "register_metric" in block]
+    for block in blocks(root, "python"):
+        if block not in plugins:
+            run(root, tmp_path, ["python", "-c", block])
+    [merge] = [line for line in blocks(root, "bash") if "plugins.merge" in line]
+    run(root, tmp_path, shlex.split(merge))
+    assert (tmp_path / "gamma.png").stat().st_size > 10_000
+
+
+def test_plugins_and_experiment_of_the_readme_work(root, tmp_path):
+    """As a package of one's own, installed by entry point, and a folder of configs."""
+    [plugins] = [block for block in blocks(root, "python") if "register_metric" in block]
+    [experiment] = blocks(root, "yaml")
+    info = tmp_path / "site" / "mine-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[dynascope.plugins]\ndln = mine\n")
+    (tmp_path / "site" / "mine.py").write_text(plugins)
+    conf = tmp_path / "conf" / "dln"
+    conf.mkdir(parents=True)
+    (conf / "mean_growth.yaml").write_text(experiment)
+    out = run(
+        root,
+        tmp_path,
+        ["python", "sweep.py", "--config-dir=conf", "-cn=mean_growth", "max_steps=9",
+         "callbacks=[{freeze_lr: {at_step: 3}}]", "num_evaluations=9"],
+        site=tmp_path / "site",
+    )  # fmt: skip
+    assert "ok 1" in out
+    run(
+        root,
+        tmp_path,
+        ["python", "sweep.py", "-cn=smoke", "data.params.matrix=two_modes"],
+        site=tmp_path / "site",
+    )
+    from analysis import load_sweep
+
+    [curve] = load_sweep(tmp_path / "outputs/dln/mean_growth")["mean_singular_value"].to_list()
+    assert curve[1] != curve[0]
+    assert curve[3:] == [curve[3]] * 7  # the learning rate is 0 from step 3 on
+
+
+def run(root, folder, command, site=""):
+    where = {"python": [sys.executable]}
+    command = [*where.get(command[0], [command[0]]), *command[1:]]
+    command = [str(root / "sweep.py") if word == "sweep.py" else word for word in command]
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(site), "MPLBACKEND": "Agg"},
+        capture_output=True,
+        text=True,
+    )
+    listing = command[1:] == [str(root / "sweep.py")]
+    assert done.returncode == (2 if listing else 0), f"{command}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def test_metrics_and_callbacks_of_the_readme_are_those_there(root):
+    import dln.callbacks
+    import dln.metrics  # noqa: F401
+    from dln.registry import callbacks, metrics
+
+    text = (root / "README.md").read_text()
+    listed = re.search(r"Metrics: `([^`]+)`. Callbacks: `([^`]+)`", text)
+    twin = {"end_to_end_weight_norm"}  # another name of effective_weight_norm
+    own = {n for n in metrics.names() if not n.startswith("fragile")}
+    assert set(listed[1].split()) == own - twin
+    assert set(listed[2].split()) == set(callbacks.names())
