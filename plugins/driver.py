@@ -64,7 +64,7 @@ class Sweep:
     grid: Grid
     plan: Plan
     experiment: Experiment
-    stored: pl.DataFrame  # run_id, attempt, status, seconds of the store, when it was planned
+    stored: pl.DataFrame  # winners.stored_runs of the store, when it was planned
     failed_before: int
     again: int  # done, and repeated by --rerun
     surprises: tuple[str, ...]  # what the experiment's check warned of
@@ -138,10 +138,11 @@ def describe(sweep: Sweep, parallel: int) -> str:
     """What a sweep would compute, and the time it takes by the seconds of stored runs."""
     plan, todo = sweep.plan, len(sweep.plan.frame)
     lines = [
-        f"{sweep.experiment.name}: {plan.planned} runs planned, {plan.done} already done, "
+        f"{sweep.experiment.name}: {_n(plan.planned, 'run')} planned, {plan.done} already done, "
         f"{sweep.failed_before} failed before, {sweep.again} again, "
         f"{todo - sweep.failed_before - sweep.again} new",
-        f"to compute: {todo} runs in {plan.n_stacks} stacks, {plan.n_units} units",
+        f"to compute: {_n(todo, 'run')} in {_n(plan.n_stacks, 'stack')}, "
+        f"{_n(plan.n_units, 'unit')}",
     ]
     if plan.duplicates:
         lines.append(f"{plan.duplicates} runs were asked for more than once and count once")
@@ -157,6 +158,10 @@ def describe(sweep: Sweep, parallel: int) -> str:
     elif todo:
         lines.append("expected time: unknown (the store holds no run to go by)")
     return "\n".join(lines)
+
+
+def _n(count: int, thing: str) -> str:
+    return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
 def notes(sweep: Sweep) -> list[str]:
