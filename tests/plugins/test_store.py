@@ -277,7 +277,7 @@ def test_writer_goes_on_when_a_compaction_took_its_parts(tmp_path):
 
 def test_stored_runs_gives_winners(tmp_path):
     assert stored_runs(tmp_path / "absent").is_empty()
-    assert stored_runs(tmp_path).columns == ["run_id", "attempt", "status", "seconds"]
+    assert stored_runs(tmp_path).columns == ["run_id", "attempt", "status", "seconds", "config_id"]
     write_runs(tmp_path, [0, 1])
     write_runs(tmp_path, [1, 2], outcome=RuntimeError(), minute=5)
     runs = stored_runs(tmp_path).sort("run_id")
