@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -77,6 +78,7 @@ class Curves:
         return {"step": steps, **columns} if steps else {}
 
 
+@cache  # a stack's runs all have the same few names
 def _check_name(name: str) -> None:
     if not _NAME.fullmatch(name):
         raise ValueError(f"result name {name!r} does not match [a-z][a-z0-9_]*")

@@ -93,7 +93,8 @@ class _Unit:
         file, instances = self._file(rows[0]["config_id"])
         cfg = instances.of(rows[0])
         set_threads(cfg.threads, self.local_units)
-        workdirs = [_workdir(self.store, row["run_id"]) for row in rows]
+        work = self.store / "work"  # a workdir is the family's to make, when it needs one
+        workdirs = [work / row["run_id"] for row in rows]
         started, clock = datetime.now(UTC), time.perf_counter()
         results = self.compute(cfg, replicas(stack, self.experiment), workdirs, on_progress)
         if len(rows) > 1 and isinstance(results[0], BaseException):
@@ -142,7 +143,7 @@ def run_single(cfg: DictConfig, store: Path) -> Any:
         plan = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ") + "-single"
         set_threads(instance.threads, units=1)
         started = datetime.now(UTC)
-        [outcome] = runner(experiment)(instance, {}, [_workdir(store, name)], lambda f: None)
+        [outcome] = runner(experiment)(instance, {}, [store / "work" / name], lambda f: None)
         finished = datetime.now(UTC)
         seconds = (finished - started).total_seconds()
         with SweepWriter(store, plan, provenance(experiment.name)) as writer:
@@ -249,8 +250,3 @@ def runner(experiment: Experiment) -> Callable[..., list[Outcome]]:
             return [error] * len(workdirs)
 
     return compute
-
-
-def _workdir(store: Path, run: str) -> Path:
-    """work/<run_id>, for the family to make when it needs one."""
-    return store / "work" / run
