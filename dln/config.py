@@ -8,6 +8,14 @@ from typing import Any
 from plugins.experiment import BaseConfig, Experiment, register_experiment
 
 DTYPES = ("float32", "float64")
+REPLICA_KEYS = (  # what may differ between the networks of a stack
+    "model.model_seed",
+    "model.gamma",
+    "training.lr",
+    "training.batch_seed",
+    "data.data_seed",
+    "data.noise_std",
+)
 
 
 @dataclass
@@ -122,15 +130,6 @@ register_experiment(
         run_stack="dln.train:run_stack",
         check="dln.check:check",
         stack_width="dln.stacking:stack_width",
-        replica_keys=frozenset(
-            {
-                "model.model_seed",
-                "model.gamma",
-                "training.lr",
-                "training.batch_seed",
-                "data.data_seed",
-                "data.noise_std",
-            }
-        ),
+        replica_keys=frozenset(REPLICA_KEYS),
     )
 )

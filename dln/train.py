@@ -11,7 +11,7 @@ from torch import Tensor
 import dln.callbacks
 import dln.optimizers  # noqa: F401  (both register)
 from dln import registry
-from dln.config import TrainConfig, n_params
+from dln.config import REPLICA_KEYS, TrainConfig, n_params
 from dln.context import EvalContext
 from dln.criteria import Criterion, get_criterion
 from dln.data import make_dataset
@@ -23,14 +23,6 @@ from plugins.result import RunResult
 
 CHECK_EVERY = 100  # steps between two looks for divergence off the record grid
 EXPLOSION = 1e12  # diverged: test_loss > EXPLOSION * (1 + its value at step 0)
-_REPLICA_KEYS = (
-    "model.model_seed",
-    "model.gamma",
-    "training.lr",
-    "training.batch_seed",
-    "data.data_seed",
-    "data.noise_std",
-)
 
 
 def run_stack(
@@ -195,10 +187,10 @@ def _replica_columns(
     cfg: TrainConfig, replicas: Mapping[str, Sequence], n: int
 ) -> dict[str, list[Any]]:
     """Every replica key's n values: given ones, or n times cfg's own."""
-    if unknown := set(replicas) - set(_REPLICA_KEYS):
+    if unknown := set(replicas) - set(REPLICA_KEYS):
         raise ValueError(f"{sorted(unknown)} may not differ inside a stack of dln/train")
     columns = {}
-    for key in _REPLICA_KEYS:
+    for key in REPLICA_KEYS:
         section, name = key.split(".")
         values = replicas.get(key)
         columns[key] = [getattr(getattr(cfg, section), name)] * n if values is None else [*values]

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from plugins.load import load_sweep
@@ -68,3 +69,14 @@ def undisturbed(store: Path, *args: str):
     out = process.finish()
     assert process.process.returncode == 0, out
     return results(store)
+
+
+def assert_completed(store: Path, args: Sequence[str], expected) -> None:
+    """The same command completes the sweep: one ok row per run, equal to `expected` but for the
+    run_id (a `sleep` among the args is part of it), and nothing temporary is left."""
+    assert "failed 0, missing 0" in SweepProcess(store, *args).finish()
+    got = results(store)
+    by = ["seed", "final_loss"]
+    assert got.drop("run_id").sort(by).equals(expected.drop("run_id").sort(by))
+    assert got["run_id"].n_unique() == len(expected)
+    assert leftovers(store) == []

@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 import pytest
-from sweep_process import SweepProcess, leftovers, results, undisturbed
+from sweep_process import SweepProcess, assert_completed, results, undisturbed
 
 KILLS = 20
 SWEEP = ["seed=0..120", "model.width=1,2", "hydra.sweeper.max_stack=3"]
@@ -29,13 +29,4 @@ def test_sweep_killed_at_any_moment_is_completed_by_the_same_command(tmp_path):
         count = len(results(store)) if any(store.glob("parts/0*")) else 0
         assert count >= stored
         stored = count
-    process = SweepProcess(store, *args)
-    assert "failed 0, missing 0" in process.finish()
-    got = results(store)
-    assert (
-        got.drop("run_id")
-        .sort("seed", "final_loss")
-        .equals(expected.drop("run_id").sort("seed", "final_loss"))
-    )
-    assert got["run_id"].n_unique() == len(expected)
-    assert leftovers(store) == []
+    assert_completed(store, args, expected)

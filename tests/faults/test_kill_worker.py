@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from sweep_process import SweepProcess, leftovers, results, undisturbed
+from sweep_process import SweepProcess, assert_completed, results, undisturbed
 
 KILLS = 20
 SWEEP = ["seed=0..120", "model.width=1,2", "hydra.sweeper.max_stack=3"]
@@ -44,13 +44,4 @@ def test_killed_workers_are_reported_and_their_runs_computed_again(tmp_path):
         if count < len(expected):
             assert process.process.returncode == 1, out
         stored = count
-    process = SweepProcess(store, *args)
-    assert "failed 0, missing 0" in process.finish()
-    got = results(store)
-    assert (
-        got.drop("run_id")
-        .sort("seed", "final_loss")
-        .equals(expected.drop("run_id").sort("seed", "final_loss"))
-    )
-    assert got["run_id"].n_unique() == len(expected)
-    assert leftovers(store) == []
+    assert_completed(store, args, expected)
