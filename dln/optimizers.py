@@ -92,7 +92,7 @@ class SGD(_Optimizer):
 class Adam(_Optimizer):
     """torch.optim.Adam: betas, eps, weight_decay (added to the gradient)."""
 
-    decoupled = False
+    decoupled = False  # whether weight_decay acts on the weights instead
 
     def __init__(
         self,
@@ -128,20 +128,17 @@ class Adam(_Optimizer):
 
 
 @register_optimizer("AdamW")
-class AdamW(Adam):
+def adamw(
+    weights: Sequence[Tensor],
+    lr: Tensor,
+    betas: Sequence[float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 1e-2,
+) -> Adam:
     """torch.optim.AdamW: as Adam, the decay taken from the weights and not from the gradient."""
-
-    decoupled = True
-
-    def __init__(
-        self,
-        weights: Sequence[Tensor],
-        lr: Tensor,
-        betas: Sequence[float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 1e-2,
-    ):
-        super().__init__(weights, lr, betas, eps, weight_decay)
+    optimizer = Adam(weights, lr, betas, eps, weight_decay)
+    optimizer.decoupled = True
+    return optimizer
 
 
 def _gradients(weights: Sequence[Tensor], factors: Factors, weight_decay: float) -> list[Tensor]:
