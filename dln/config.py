@@ -8,6 +8,7 @@ from typing import Any
 from plugins.experiment import BaseConfig, Experiment, register_experiment
 
 DTYPES = ("float32", "float64")
+INITS = ("normal", "aligned")
 REPLICA_KEYS = (  # what may differ between the networks of a stack
     "model.model_seed",
     "model.gamma",
@@ -28,6 +29,8 @@ class ModelConfig:
     hidden_dim: int = 100  # width h of every hidden layer, >= 1
     gamma: float = 1.0  # every weight starts as N(0, h^-gamma); finite, > 0
     model_seed: int = 0  # initial weights, >= 0
+    # normal; aligned: balanced and in the teacher's modes, all singular values h^(-gamma/2)
+    init: str = field(default="normal", metadata={"neutral": "normal"})
 
     def __post_init__(self):
         for name in ("in_dim", "out_dim", "hidden_dim"):
@@ -35,6 +38,12 @@ class ModelConfig:
         for name in ("num_hidden", "model_seed"):
             _at_least(self, name, 0)
         _finite(self, "gamma", positive=True)
+        if self.init not in INITS:
+            raise ValueError(f"init must be one of {', '.join(INITS)}, got {self.init!r}")
+        if self.init == "aligned" and self.num_hidden and self.hidden_dim < self.in_dim:
+            raise ValueError(
+                f"init=aligned needs hidden_dim >= in_dim, got {self.hidden_dim} and {self.in_dim}"
+            )
 
 
 @dataclass
@@ -131,5 +140,6 @@ register_experiment(
         check="dln.check:check",
         stack_width="dln.stacking:stack_width",
         replica_keys=frozenset(REPLICA_KEYS),
+        version=2,  # 1 drew large online batches sample by sample
     )
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -82,20 +82,30 @@ def make_matrix(
 
 @dataclass
 class Dataset:
-    """What R replicas learn from and are measured on; float64, rows are samples."""
+    """What R replicas learn from and are measured on: U <= R sets, float64, rows are samples.
 
-    teacher: Tensor  # A, [R, o, d]
-    projector: Tensor | None  # P = O^T diag(1_a, 0) O on the inputs, [R, d, d]; None: identity
-    test_inputs: Tensor  # [R, N_test, d]
-    test_targets: Tensor  # [R, N_test, o], never noisy
-    train_inputs: Tensor | None  # [R, N, d]; None when online
-    train_targets: Tensor | None  # [R, N, o], with noise
+    Replicas of one data seed and noise level have one set.
+    """
+
+    which: Tensor  # the set of each replica, [R]
+    rotation: Tensor  # O, [U, d, d]
+    teacher: Tensor  # A = O^T D O, [U, o, d]
+    projector: Tensor | None  # P = O^T diag(1_a, 0) O on the inputs, [U, d, d]; None: identity
+    test_inputs: Tensor  # [U, N_test, d]
+    test_targets: Tensor  # A x, never noisy, [U, N_test, o]
+    train_inputs: Tensor | None  # [U, N, d]; None when online
+    train_noise: Tensor | None  # [U, N, o]
+    train_targets: Tensor | None  # A x + noise, [U, N, o]
 
     def keep(self, index: Tensor) -> None:
         """Only the replicas `index` go on."""
-        for entry in fields(self):
-            value = getattr(self, entry.name)
-            setattr(self, entry.name, value if value is None else value[index])
+        self.which = self.which[index]
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Values of the sets [U, ...] as values of the replicas [R, ...]; no copy where U = 1."""
+        if len(values) == 1:
+            return values.expand(len(self.which), *values.shape[1:])
+        return values[self.which]
 
 
 def make_dataset(
@@ -111,6 +121,10 @@ def make_dataset(
     size or level does.
     """
     d, o = model.in_dim, model.out_dim
+    pairs = list(zip(seeds, noise_stds, strict=True))
+    sets = {pair: number for number, pair in enumerate(dict.fromkeys(pairs))}
+    which = torch.tensor([sets[pair] for pair in pairs], device=device)
+    seeds = [seed for seed, _ in sets]
     D = {
         seed: make_matrix(data.params, o, d, torch_generator("dln/matrix", seed))
         for seed in set(seeds)
@@ -127,15 +141,20 @@ def make_dataset(
         return project(draw(name, seeds, samples, d, device), projector)
 
     test_inputs = draw_inputs("dln/test_x", data.test_samples)
-    train_inputs = train_targets = None
+    inputs = noise = targets = None
     if not data.online:
-        train_inputs = draw_inputs("dln/train_x", data.train_samples)
-        noise = torch.tensor(noise_stds, dtype=torch.float64, device=device)[:, None, None]
-        train_targets = train_inputs @ teacher.mT
-        if noise.any():
-            train_targets += noise * draw("dln/train_noise", seeds, data.train_samples, o, device)
+        inputs = draw_inputs("dln/train_x", data.train_samples)
+        std = torch.tensor([std for _, std in sets], dtype=torch.float64, device=device)
+        if std.any():
+            noise = draw("dln/train_noise", seeds, data.train_samples, o, device)
+            noise *= std[:, None, None]
+        else:
+            noise = inputs.new_zeros(len(seeds), data.train_samples, o)
+        targets = inputs @ teacher.mT + noise
     test_targets = test_inputs @ teacher.mT
-    return Dataset(teacher, projector, test_inputs, test_targets, train_inputs, train_targets)
+    return Dataset(
+        which, rotation, teacher, projector, test_inputs, test_targets, inputs, noise, targets
+    )
 
 
 def haar_rotations(seeds: Sequence[int], d: int, device: torch.device | str = "cpu") -> Tensor:

@@ -1,6 +1,6 @@
-"""Loaders: what the gradient of each step is computed from, drawn by blocks of steps.
+"""What the gradient of each step is computed from, when the samples are those of a train set.
 
-A block is a speed matter only: the batch of a step does not depend on where blocks begin.
+The permutations are drawn for several epochs at once; the batch of a step does not depend on that.
 """
 
 from collections.abc import Sequence
@@ -8,80 +8,61 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
-from dln.config import TrainConfig
-from dln.data import Dataset, project
+from dln.data import Dataset
+from dln.moments import Moments, moments_of
 from dln.streams import Stream
 
-_BLOCK_ENTRIES = 2**17  # numbers of all replicas' inputs drawn at once, unless one step needs more
+_WORDS = 2**18  # of all replicas' permutations drawn at once, unless one epoch needs more
+_OUTER_BYTES = 2**24  # most bytes of the samples' outer products: they are read at random
 
 
 class Batch(NamedTuple):
-    """The samples of one step."""
+    """Samples of one step."""
 
     inputs: Tensor  # [R, B, d]
     targets: Tensor  # [R, B, o]
 
 
-class _BlockLoader:
-    """Hands out the batches of a block one by one and draws the next block when it is used up."""
-
-    def __init__(self, n_steps: int):
-        self._steps_left = n_steps  # no block reaches beyond them
-        self._inputs = self._targets = None  # [S, R, B, *] of the steps of a block
-        self._next = self._end = 0
-
-    def next_batch(self) -> Batch:
-        """The batch of the next step."""
-        if self._next == self._end:
-            self._inputs, self._targets = self._draw_block()
-            self._next, self._end = 0, len(self._inputs)
-        batch = Batch(self._inputs[self._next], self._targets[self._next])
-        self._next += 1
-        self._steps_left -= 1
-        self._advance()
-        return batch
-
-    def keep(self, index: Tensor) -> None:
-        """Only the replicas `index` go on."""
-        if self._end > 0:
-            self._inputs = self._inputs[self._next :, index]
-            self._targets = self._targets[self._next :, index]
-            self._next, self._end = 0, len(self._inputs)
-
-    def _drop_block(self) -> None:
-        self._next = self._end = 0
-
-    def _block_steps(self, step_entries: int) -> int:
-        """Steps whose draws, of `step_entries` numbers each, make a block."""
-        return max(1, min(_BLOCK_ENTRIES // step_entries, self._steps_left))
-
-
-class TrainSetLoader(_BlockLoader):
+class TrainSetLoader:
     """The train set: whole, or each epoch a new permutation in slices of exactly batch_size.
 
     The last partial slice of an epoch is dropped. A batch size that is null or not below the
     number of samples is the whole set, without randomness. A change of the batch size starts the
-    next epoch of the same stream.
+    next epoch of the same stream. With `by_moments` (of a mean squared error) a batch of d samples
+    or more is handed out as its moments.
     """
 
     def __init__(
         self,
-        inputs: Tensor,
-        targets: Tensor,
+        dataset: Dataset,
         batch_size: int | None,
         seeds: Sequence[int],
         n_steps: int,
+        *,
+        dtype: torch.dtype,
+        by_moments: bool,
     ):
-        super().__init__(n_steps)
-        self._train = Batch(inputs, targets)  # [R, N, *]
-        self._order = Stream("dln/batch_order", seeds, inputs.device)
+        self._dataset, self._dtype, self._by_moments = dataset, dtype, by_moments
+        self._stream = Stream("dln/batch_order", seeds, dataset.teacher.device)
+        self._steps_left = n_steps  # no block of permutations reaches far beyond them
         self._first_epoch = 0  # of the current batch size
         self._batches = 0  # handed out since then
         self.batch_size = self._effective(batch_size)
+        self._prepare()
 
-    def next_batch(self) -> Batch:
-        return self._train if self.batch_size is None else super().next_batch()
+    def next_batch(self) -> Batch | Moments:
+        """The batch of the next step."""
+        self._steps_left -= 1
+        if self.batch_size is None:
+            return self._whole
+        if self._next == len(self._order):
+            self._draw_order()
+        rows = self._order[self._next]
+        self._next += 1
+        self._batches += 1
+        return self._take(rows)
 
     def set_batch_size(self, batch_size: int | None) -> None:
         """Batches of another size from the next step on; the same size changes nothing."""
@@ -92,113 +73,63 @@ class TrainSetLoader(_BlockLoader):
             self._first_epoch += -(-self._batches // self._batches_per_epoch())
         self._batches = 0
         self.batch_size = size
-        self._drop_block()
+        self._prepare()
 
     def keep(self, index: Tensor) -> None:
-        super().keep(index)
-        self._train = Batch(*(part[index] for part in self._train))
-        self._order.keep(index)
+        """Only the replicas `index` go on; the data set has been told before."""
+        self._stream.keep(index)
+        if self.batch_size is None:
+            self._prepare()
+        else:
+            self._order = self._order[:, index]
 
     def _effective(self, batch_size: int | None) -> int | None:
-        full = batch_size is None or batch_size >= self._train.inputs.shape[1]
+        full = batch_size is None or batch_size >= self._dataset.train_inputs.shape[1]
         return None if full else batch_size
 
     def _batches_per_epoch(self) -> int:
-        return self._train.inputs.shape[1] // self.batch_size
+        return self._dataset.train_inputs.shape[1] // self.batch_size
 
-    def _advance(self) -> None:
-        self._batches += 1
+    def _prepare(self) -> None:
+        """What batches of this size are taken from: the whole set, or a table with a row a sample.
 
-    def _draw_block(self) -> tuple[Tensor, Tensor]:
-        replicas, n, d = self._train.inputs.shape
-        per_epoch = self._batches_per_epoch()
-        epoch = self._first_epoch + self._batches // per_epoch  # blocks are whole epochs
-        n_epochs = -(-self._block_steps(replicas * self.batch_size * d) // per_epoch)
-        order = self._order.permutations(n, range(epoch, epoch + n_epochs))
-        order = order[..., : per_epoch * self.batch_size].flatten(1)  # [R, S B]
-        steps = order.reshape(replicas, n_epochs * per_epoch, self.batch_size).transpose(0, 1)
-        replica = torch.arange(replicas, device=order.device)[:, None]
-        inputs, targets = (part[replica, steps] for part in self._train)
-        return inputs, targets
+        A row holds the sample and its target or noise, or their outer products.
+        """
+        data, d = self._dataset, self._dataset.train_inputs.shape[-1]
+        self._order, self._next = (), 0
+        self._hands_moments = self._by_moments and (self.batch_size or d) >= d
+        if self.batch_size is None:
+            whole = (data.train_inputs, data.train_targets)
+            if self._hands_moments:
+                whole = moments_of(data.train_inputs, data.train_noise)
+            kind = Moments if self._hands_moments else Batch
+            self._whole = kind(*(data.spread(part.to(self._dtype)) for part in whole))
+            return
+        second = data.train_noise if self._hands_moments else data.train_targets
+        rows = torch.cat([data.train_inputs, second], -1).flatten(0, 1).to(self._dtype)
+        row_bytes = d * rows[0].nbytes
+        self._is_outer = self._hands_moments and len(rows) * row_bytes <= _OUTER_BYTES
+        if self._is_outer:
+            rows = (rows[:, :d, None] * rows[:, None, :]).flatten(1)
+        self._table = rows
 
+    def _draw_order(self) -> None:
+        """Rows of the table for whole epochs: [S, R, B] int32."""
+        n, per_epoch = self._dataset.train_inputs.shape[1], self._batches_per_epoch()
+        which = self._dataset.which
+        wanted = min(_WORDS // (len(which) * n), -(-self._steps_left // per_epoch))
+        epoch = self._first_epoch + self._batches // per_epoch
+        order = self._stream.permutations(n, range(epoch, epoch + max(1, wanted)))
+        order += (n * which.int())[:, None, None]
+        order = order[..., : per_epoch * self.batch_size].unflatten(-1, (per_epoch, -1))
+        self._order = order.permute(1, 2, 0, 3).flatten(0, 1).contiguous()
+        self._next = 0
 
-class OnlineLoader(_BlockLoader):
-    """Fresh samples for every step: x ~ N(0, I_d), y = A x + noise."""
-
-    def __init__(
-        self,
-        teacher: Tensor,
-        projector: Tensor | None,
-        noise_std: Tensor,
-        batch_size: int | None,
-        seeds: Sequence[int],
-        n_steps: int,
-    ):
-        super().__init__(n_steps)
-        self._teacher, self._projector = teacher, projector  # [R, o, d], [R, d, d]
-        self._noise_std = noise_std[:, None, None]  # [R, 1, 1]
-        self._inputs_stream = Stream("dln/online_x", seeds, teacher.device)
-        self._noise_stream = Stream("dln/online_noise", seeds, teacher.device)
-        self._samples = 0  # handed out
-        self.batch_size = _online_size(batch_size)
-
-    def set_batch_size(self, batch_size: int | None) -> None:
-        """Batches of another size from the next step on; the stream goes on. None: ValueError."""
-        self.batch_size = _online_size(batch_size)
-        self._drop_block()
-
-    def keep(self, index: Tensor) -> None:
-        super().keep(index)
-        self._teacher, self._noise_std = self._teacher[index], self._noise_std[index]
-        self._projector = None if self._projector is None else self._projector[index]
-        self._inputs_stream.keep(index)
-        self._noise_stream.keep(index)
-
-    def _advance(self) -> None:
-        self._samples += self.batch_size
-
-    def _draw_block(self) -> tuple[Tensor, Tensor]:
-        replicas, o, d = self._teacher.shape
-        steps = self._block_steps(replicas * self.batch_size * d)
-        shape = (replicas, steps * self.batch_size)
-        dtype = self._teacher.dtype
-
-        def draw(stream: Stream, dim: int) -> Tensor:
-            normals = stream.normals(self._samples * dim, shape[1] * dim)
-            return normals.reshape(*shape, dim)
-
-        inputs = project(draw(self._inputs_stream, d).to(dtype), self._projector)
-        targets = inputs @ self._teacher.mT
-        if self._noise_std.any():
-            targets += self._noise_std * draw(self._noise_stream, o).to(dtype)
-        return _by_steps(inputs, steps), _by_steps(targets, steps)
-
-
-def make_loader(
-    cfg: TrainConfig,
-    dataset: Dataset,
-    *,
-    batch_seeds: Sequence[int],
-    noise_stds: Sequence[float],
-    dtype: torch.dtype,
-) -> TrainSetLoader | OnlineLoader:
-    """The loader of a config, handing out batches in the training dtype."""
-    size, n_steps = cfg.training.batch_size, cfg.max_steps
-    if cfg.data.online:
-        noise_std = torch.tensor(noise_stds, dtype=dtype, device=dataset.teacher.device)
-        projector = None if dataset.projector is None else dataset.projector.to(dtype)
-        teacher = dataset.teacher.to(dtype)
-        return OnlineLoader(teacher, projector, noise_std, size, batch_seeds, n_steps)
-    inputs, targets = dataset.train_inputs.to(dtype), dataset.train_targets.to(dtype)
-    return TrainSetLoader(inputs, targets, size, batch_seeds, n_steps)
-
-
-def _by_steps(samples: Tensor, steps: int) -> Tensor:
-    """[R, S B, *] as contiguous [S, R, B, *]."""
-    return samples.unflatten(1, (steps, -1)).transpose(0, 1).contiguous()
-
-
-def _online_size(batch_size: int | None) -> int:
-    if batch_size is None:
-        raise ValueError("online data has no full batch: the batch size must be an integer >= 1")
-    return batch_size
+    def _take(self, rows: Tensor) -> Batch | Moments:
+        d, size = self._dataset.train_inputs.shape[-1], self.batch_size
+        if self._is_outer:
+            products = embedding_bag(rows, self._table, mode="mean").unflatten(1, (d, -1))
+            return Moments(products[..., :d], products[..., d:])
+        samples = self._table.index_select(0, rows.flatten()).unflatten(0, (-1, size))
+        inputs, second = samples[..., :d], samples[..., d:]
+        return moments_of(inputs, second) if self._hands_moments else Batch(inputs, second)

@@ -13,8 +13,8 @@ PLUGINS = HYDRA | {"plugins", "numpy", "polars", "pyarrow", "rich"}
 FAMILY = {"numpy", "scipy", "torch", "omegaconf"}
 FAMILY_MACHINERY = {"plugins.registry", "plugins.experiment", "plugins.result"}
 ANALYSIS = {"analysis", "polars", "numpy", "scipy", "matplotlib"}
-ANALYSIS_MACHINERY = {"plugins.load", "plugins.registry"}
 FAMILIES = ("dln",)
+ANALYSIS_MACHINERY = {"plugins.load", "plugins.registry", *(f"{name}.theory" for name in FAMILIES)}
 PURE = ("registry", "result", "leaves", "identity", "overrides", "axes", "interpolation",
         "instances", "composition", "plan")  # fmt: skip
 EFFECTS = {"plugins.store", "plugins.merge", "plugins.load", "plugins.worker", "plugins.parts",
@@ -53,6 +53,14 @@ def test_families_know_neither_each_other_nor_the_store(root, family):
 
 def test_analysis_reads_stores_and_knows_no_torch(root):
     assert violations(root.glob("analysis/*.py"), ANALYSIS, ANALYSIS_MACHINERY) == []
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_theory_is_numbers_only(root, family):
+    """What figures compare data with: no torch, no config."""
+    paths = list(root.glob(f"{family}/*theory.py"))
+    theories = {f"{family}.{path.stem}" for path in paths}
+    assert violations(paths, {"numpy", "scipy"}, theories) == []
 
 
 def test_pure_modules_touch_no_file_clock_or_process(root):

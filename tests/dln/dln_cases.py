@@ -4,10 +4,13 @@ from pathlib import Path
 
 import torch
 
-from dln.config import DataConfig, ModelConfig, TrainConfig, TrainingConfig
+from dln.config import REPLICA_KEYS, DataConfig, ModelConfig, TrainConfig, TrainingConfig
 from dln.context import EvalContext
 from dln.criteria import get_criterion
-from dln.train import Trainer, _replica_columns
+from dln.loader import TrainSetLoader
+from dln.lockstep import train_in_lockstep
+from dln.train import make_trainer
+from dln.trainer import make_columns
 
 POWER_LAW = {"matrix": "power_law", "scale": 50, "alpha": 1}
 SECTIONS = {"model": ModelConfig, "data": DataConfig, "training": TrainingConfig}
@@ -47,7 +50,24 @@ def small(**values):
 
 def trainer(cfg, replicas=None, n=1):
     """The trainer of a stack of n."""
-    return Trainer(cfg, _replica_columns(cfg, replicas or {}, n))
+    return make_trainer(cfg, make_columns(cfg, REPLICA_KEYS, replicas or {}, n))
+
+
+def train(cfg, replicas=None, n=1):
+    """The results of a stack of n."""
+    return train_in_lockstep({"": trainer(cfg, replicas, n)})
+
+
+def sample_loader(cfg):
+    """The loader of a run on a train set that never hands out moments."""
+    return TrainSetLoader(
+        trainer(cfg).dataset,
+        cfg.training.batch_size,
+        [cfg.training.batch_seed],
+        cfg.max_steps,
+        dtype=getattr(torch, cfg.dtype),
+        by_moments=False,
+    )
 
 
 def workdirs(n):
@@ -70,9 +90,10 @@ def context(shapes, samples, replicas=1, seed=0, criterion="MSELoss"):
 def reference_losses(cfg, *, record_every):
     """Test losses of a run with torch's own network, autograd, criterion and optimizer.
 
-    Only the data and the batches come from our code.
+    Only the data and the batches come from our code, those of a train set sample by sample.
     """
     ours = trainer(cfg)
+    loader = ours.loader if cfg.data.online else sample_loader(cfg)
     weights = [W[0].clone().requires_grad_() for W in ours.weights]
     optimizer = getattr(torch.optim, cfg.training.optimizer)(
         weights, lr=cfg.training.lr, **cfg.training.optimizer_params
@@ -96,7 +117,7 @@ def reference_losses(cfg, *, record_every):
                 )
             losses.append(test.item())
         if step < cfg.max_steps:
-            batch = ours.loader.next_batch()
+            batch = loader.next_batch()
             optimizer.zero_grad()
             loss(batch.inputs[0], batch.targets[0]).backward()
             optimizer.step()

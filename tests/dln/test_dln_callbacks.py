@@ -1,15 +1,16 @@
 """Callbacks: when they act, in which order, and what they refuse."""
 
 import pytest
-from dln_cases import small, trainer
+from dln_cases import small, train, trainer
 
 from dln import callbacks
+from dln.lockstep import train_in_lockstep
 from dln.registry import callbacks as registry
 from dln.registry import register_callback
 
 
 def curve(**values):
-    return trainer(small(num_evaluations=30, **values)).run()[0].curves["test_loss"].tolist()
+    return train(small(num_evaluations=30, **values))[0].curves["test_loss"].tolist()
 
 
 def sizes(specs, steps, batch_size=5):
@@ -23,7 +24,7 @@ def sizes(specs, steps, batch_size=5):
         return draw()
 
     state.loader.next_batch = watched
-    state.run()
+    train_in_lockstep({"": state})
     return seen
 
 
@@ -66,7 +67,7 @@ def test_lr_decays_at_multiples_of_its_period_but_not_at_zero(optimizer):
         update(weights, factors)
 
     state.optimizer.step = watched
-    state.run()
+    train_in_lockstep({"": state})
     assert rates == pytest.approx([0.1, 0.1, 0.05, 0.05, 0.025, 0.025, 0.0125])
 
 
@@ -78,7 +79,7 @@ def test_a_registered_callback_is_called_before_each_update(monkeypatch):
     def watch(tag):
         return lambda step, trainer: seen.append((tag, step, len(trainer.weights)))
 
-    trainer(small(max_steps=2, callbacks=[{"watch": {"tag": "a"}}, {"watch": {"tag": "b"}}])).run()
+    train(small(max_steps=2, callbacks=[{"watch": {"tag": "a"}}, {"watch": {"tag": "b"}}]))
     assert seen == [("a", 0, 3), ("b", 0, 3), ("a", 1, 3), ("b", 1, 3)]
 
 

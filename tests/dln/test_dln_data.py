@@ -94,10 +94,25 @@ def test_neighbouring_data_seeds_share_nothing():
 
 def test_data_of_a_stack_is_the_data_of_each_seed():
     together = dataset(seeds=(4, 0, 4), noise=(0.0, 0.3, 0.3))
+    targets, inputs = map(together.spread, (together.train_targets, together.train_inputs))
     for r, (seed, noise) in enumerate([(4, 0.0), (0, 0.3), (4, 0.3)]):
         alone = dataset(seeds=(seed,), noise=(noise,))
-        torch.testing.assert_close(together.train_targets[r], alone.train_targets[0])
-        assert together.train_inputs[r].equal(alone.train_inputs[0])
+        torch.testing.assert_close(targets[r], alone.train_targets[0])
+        assert inputs[r].equal(alone.train_inputs[0])
+
+
+def test_replicas_of_one_seed_and_noise_share_a_set():
+    data = dataset(seeds=(4, 0, 4, 4), noise=(0.1, 0.1, 0.1, 0.2))
+    assert data.which.tolist() == [0, 1, 0, 2]
+    assert len(data.train_inputs) == 3
+    data.keep(torch.tensor([0, 3]))
+    assert data.spread(data.teacher).equal(data.teacher[[0, 2]])
+
+
+def test_one_set_is_spread_without_a_copy():
+    data = dataset(seeds=(4, 4), noise=(0.1, 0.1))
+    assert data.spread(data.train_inputs).shape == (2, *data.train_inputs.shape[1:])
+    assert data.spread(data.train_inputs).data_ptr() == data.train_inputs.data_ptr()
 
 
 @pytest.mark.parametrize("active", [1, 3, 4])
@@ -122,6 +137,6 @@ def test_a_registered_matrix_gets_a_generator_per_data_seed(monkeypatch):
     def gaussian(rows, cols, generator, scale=1.0):
         return scale * torch.randn(rows, cols, generator=generator, dtype=torch.float64)
 
-    data = dataset(seeds=(0, 1, 0), noise=(0, 0, 0), params={"matrix": "gaussian", "scale": 2})
+    data = dataset(seeds=(0, 1, 0), noise=(0, 0, 0.1), params={"matrix": "gaussian", "scale": 2})
     assert data.teacher[0].equal(data.teacher[2])
     assert not data.teacher[0].allclose(data.teacher[1])

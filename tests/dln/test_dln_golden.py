@@ -6,10 +6,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from dln_cases import config, reference_losses, small, trainer
+from dln_cases import config, reference_losses, small, train, trainer
 from scipy.integrate import solve_ivp
 
 from dln.criteria import get_criterion
+from dln.lockstep import train_in_lockstep
 from dln.model import gradient_factors, init_weights
 from dln.optimizers import SGD
 
@@ -25,7 +26,7 @@ GPH = {
 def gph_losses(kind, dtype):
     """2000 steps of gph, 50 records: the test losses."""
     cfg = config(max_steps=2000, num_evaluations=50, dtype=dtype, **GPH[kind])
-    return trainer(cfg).run()[0].curves["test_loss"]
+    return train(cfg)[0].curves["test_loss"]
 
 
 @pytest.mark.slow
@@ -37,7 +38,7 @@ def test_gph_is_the_run_of_autograd(kind):
     """
     values = {"max_steps": 2000, "data__train_samples": 100, "dtype": "float64", **GPH[kind]}
     cfg = config(**values, num_evaluations=50)
-    losses = trainer(cfg).run()[0].curves["test_loss"]
+    losses = train(cfg)[0].curves["test_loss"]
     np.testing.assert_allclose(losses, reference_losses(cfg, record_every=40), rtol=1e-10)
 
 
@@ -62,7 +63,7 @@ def test_one_step_changes_the_balance_by_second_order_terms_only(batch_size):
     for _ in range(5):
         before = gram_differences(state.weights)
         batch = state.loader.next_batch()
-        factors = state.gradient(state.weights, batch)
+        factors = state.gradient(batch)
         G = [left.mT @ right for left, right in factors]
         inner = [(W * g).sum().item() for W, g in zip(state.weights, G, strict=True)]
         assert inner == pytest.approx([inner[0]] * 4, rel=1e-10)
@@ -81,7 +82,7 @@ def test_balance_is_conserved_by_the_flow():
         cfg = config(training__lr=lr, max_steps=round(0.2 / lr), num_evaluations=1, dtype="float64")
         state = trainer(cfg)
         start = gram_differences(state.weights)
-        state.run()
+        train_in_lockstep({"": state})
         end = gram_differences(state.weights)
         return [(b - a).norm().item() for a, b in zip(start, end, strict=True)]
 
@@ -142,7 +143,8 @@ def test_initial_weights_have_the_stated_variance():
     replicas = 400
     for gamma, product in ((1.0, 0.25), (0.5, 0.25 * 100**2)):
         model = config(model__gamma=gamma).model
-        weights = init_weights(model, range(replicas), [gamma] * replicas)
+        rotation = torch.eye(5, dtype=torch.float64).expand(replicas, 5, 5)
+        weights = init_weights(model, range(replicas), [gamma] * replicas, rotation)
         for W in weights:
             n = W[0].numel()
             mean = W.square().sum((1, 2)).mean().item()
@@ -155,7 +157,7 @@ def test_initial_test_loss_of_gph():
     """(||A||_F^2 + E||E||_F^2) / o = 731.9 in the mean over 64 data seeds, 2.5 %."""
     cfg = config(max_steps=0)
     seeds = {"data.data_seed": range(64), "model.model_seed": range(64)}
-    losses = [result.scalars["final_test_loss"] for result in trainer(cfg, seeds, 64).run()]
+    losses = [result.scalars["final_test_loss"] for result in train(cfg, seeds, 64)]
     expected = (2500 * sum(i**-2 for i in range(1, 6)) + 0.25) / 5
     assert expected == pytest.approx(731.9, abs=0.05)
     assert np.mean(losses) == pytest.approx(expected, rel=0.025)
@@ -166,7 +168,7 @@ def test_silent_inputs_keep_their_weights():
     state = trainer(small(data__d_active=2, max_steps=200, training__batch_size=3))
     silent = torch.eye(3, dtype=torch.float64) - state.dataset.projector
     start = state.weights[0].clone()
-    state.run()
+    train_in_lockstep({"": state})
     torch.testing.assert_close(state.weights[0] @ silent, start @ silent, rtol=0, atol=1e-12)
     assert (state.weights[0] - start).norm() > 0.1
 
@@ -175,7 +177,7 @@ def test_silent_inputs_keep_their_weights():
 def test_gph_learns_the_teachers_singular_values():
     """gamma 0.75, 5000 steps: 50/i, rel 1e-4 in float32."""
     cfg = config(model__gamma=0.75, max_steps=5000, num_evaluations=1, metrics=["singular_values"])
-    curves = trainer(cfg).run()[0].curves
+    curves = train(cfg)[0].curves
     values = [curves[f"sv_{k}"][-1] for k in range(5)]
     assert values == pytest.approx([50 / i for i in range(1, 6)], rel=1e-4)
 
@@ -199,18 +201,18 @@ def test_converged_losses_with_noise_are_those_of_least_squares():
         num_evaluations=2,
         dtype="float64",
     )
-    results = trainer(cfg, {"data.data_seed": range(64)}, 64).run()
+    results = train(cfg, {"data.data_seed": range(64)}, 64)
     curves = [result.curves["train_loss"] for result in results]
     assert all(curve[1] == pytest.approx(curve[2], rel=1e-9) for curve in curves)  # converged
-    test = np.mean([result.scalars["final_test_loss"] for result in results])
-    train = np.mean([result.scalars["final_train_loss"] for result in results])
-    assert test == pytest.approx(0.04 * 5 / 494, rel=0.12)
-    assert train == pytest.approx(0.04 * 495 / 500, rel=0.015)
+    test_loss = np.mean([result.scalars["final_test_loss"] for result in results])
+    train_loss = np.mean([result.scalars["final_train_loss"] for result in results])
+    assert test_loss == pytest.approx(0.04 * 5 / 494, rel=0.12)
+    assert train_loss == pytest.approx(0.04 * 495 / 500, rel=0.015)
 
 
 @pytest.mark.parametrize("batch_size", [20, 21])
 def test_the_whole_set_as_a_batch_is_the_full_batch(batch_size):
     """exactly, at any batch seed."""
-    full = trainer(small()).run()[0].curves["test_loss"]
+    full = train(small())[0].curves["test_loss"]
     cfg = small(training__batch_size=batch_size, training__batch_seed=9)
-    assert trainer(cfg).run()[0].curves["test_loss"].tolist() == full.tolist()
+    assert train(cfg)[0].curves["test_loss"].tolist() == full.tolist()

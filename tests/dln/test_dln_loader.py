@@ -1,19 +1,27 @@
-"""Loaders: epochs, block lengths, changes of the batch size, online draws."""
+"""The train set's loader: epochs, block lengths, changes of the batch size, moments."""
 
 import pytest
 import torch
-from dln_cases import small, trainer
+from dln_cases import sample_loader, small, trainer
 
 from dln import loader as loader_module
-from dln.loader import TrainSetLoader
+from dln.config import DataConfig, ModelConfig
+from dln.data import make_dataset
+from dln.loader import Batch, TrainSetLoader
+from dln.moments import Moments
 
 N = 11
 
 
 def indices(n=N, batch_size=3, seeds=(0,), n_steps=40):
     """A loader over samples that are their own numbers."""
-    numbers = torch.arange(float(n))[None, :, None].expand(len(seeds), n, 1)
-    return TrainSetLoader(numbers, numbers, batch_size, list(seeds), n_steps)
+    data_config = DataConfig(train_samples=n, params={"matrix": "identity"})
+    model = ModelConfig(in_dim=1, out_dim=1)
+    data = make_dataset(data_config, model, [0] * len(seeds), [0.0] * len(seeds))
+    data.train_inputs = data.train_targets = torch.arange(float(n))[None, :, None]
+    return TrainSetLoader(
+        data, batch_size, list(seeds), n_steps, dtype=torch.float64, by_moments=False
+    )
 
 
 def take(loader, steps):
@@ -43,23 +51,26 @@ def test_null_and_large_sizes_are_the_whole_set_in_order(batch_size):
     assert take(indices(batch_size=batch_size), 2) == [[list(range(N))]] * 2
 
 
-@pytest.mark.parametrize("online", [False, True])
-@pytest.mark.parametrize("entries", [1, 50, 10**6])
-def test_batches_do_not_depend_on_the_block_length(monkeypatch, online, entries):
-    cfg = small(data__online=online, training__batch_size=3, data__noise_std=0.1, max_steps=40)
+SIZES = [2, 3, 5, None]  # below, at and above the input dimension 3, and the whole set
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("words", [1, 50, 10**6])
+def test_batches_do_not_depend_on_the_block_length(monkeypatch, size, words):
+    cfg = small(training__batch_size=size, data__noise_std=0.1, max_steps=40)
     usual = trainer(cfg).loader
     expected = [usual.next_batch() for _ in range(40)]
-    monkeypatch.setattr(loader_module, "_BLOCK_ENTRIES", entries)
+    monkeypatch.setattr(loader_module, "_WORDS", words)
     other = trainer(cfg).loader
     for batch in expected:
-        torch.testing.assert_close(tuple(other.next_batch()), tuple(batch), rtol=1e-14, atol=1e-14)
+        torch.testing.assert_close(tuple(other.next_batch()), tuple(batch), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("entries", [1, 20, 10**6])
-def test_a_new_size_starts_the_next_epoch_of_the_stream(monkeypatch, entries):
+@pytest.mark.parametrize("words", [1, 20, 10**6])
+def test_a_new_size_starts_the_next_epoch_of_the_stream(monkeypatch, words):
     """Three batches are epoch 0; a fourth begins epoch 1; then size 5 begins epoch 2."""
-    monkeypatch.setattr(loader_module, "_BLOCK_ENTRIES", entries)
-    order = indices()._order.permutations(N, range(5))[0].tolist()
+    monkeypatch.setattr(loader_module, "_WORDS", words)
+    order = indices()._stream.permutations(N, range(5))[0].tolist()
     loader = indices()
     take(loader, 4)
     loader.set_batch_size(5)
@@ -77,46 +88,44 @@ def test_a_switch_to_the_same_size_changes_nothing():
     assert take(loader, 5) == take(other, 5)
 
 
-@pytest.mark.parametrize("online", [False, True])
-@pytest.mark.parametrize("entries", [1, 10**6])  # next block after they left; none
-def test_replicas_that_leave_do_not_change_the_others_batches(monkeypatch, online, entries):
-    monkeypatch.setattr(loader_module, "_BLOCK_ENTRIES", entries)
-    cfg = small(data__online=online, training__batch_size=3, data__noise_std=0.1, data__d_active=2)
-    replicas = {"training.batch_seed": [0, 1, 2], "data.data_seed": [0, 1, 2]}
-    whole, reduced = (trainer(cfg, replicas, 3).loader for _ in range(2))
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("words", [1, 10**6])  # next block after they left; none
+def test_replicas_that_leave_do_not_change_the_others_batches(monkeypatch, size, words):
+    monkeypatch.setattr(loader_module, "_WORDS", words)
+    cfg = small(training__batch_size=size, data__noise_std=0.1, data__d_active=2)
+    replicas = {"training.batch_seed": [0, 1, 2], "data.data_seed": [0, 1, 1]}
+    whole, reduced = (trainer(cfg, replicas, 3) for _ in range(2))
     keep = torch.tensor([0, 2])
     for step in range(30):
         if step == 7:
-            reduced.keep(keep)
-        batch, other = whole.next_batch(), reduced.next_batch()
+            reduced.dataset.keep(keep)
+            reduced.loader.keep(keep)
+        batch, other = whole.loader.next_batch(), reduced.loader.next_batch()
         if step >= 7:
             batch = (part[keep] for part in batch)
         torch.testing.assert_close(tuple(other), tuple(batch), rtol=1e-14, atol=1e-14)
 
 
-def test_online_batches_continue_the_stream_when_the_size_changes():
-    cfg = small(data__online=True, training__batch_size=2)
-    loader, singles = trainer(cfg).loader, trainer(cfg).loader
-    singles.set_batch_size(1)
-    samples = torch.cat([singles.next_batch().inputs for _ in range(14)], 1)
-    first = [loader.next_batch().inputs for _ in range(2)]
-    loader.set_batch_size(5)
-    rest = [loader.next_batch().inputs for _ in range(2)]
-    torch.testing.assert_close(torch.cat([*first, *rest], 1), samples)
+@pytest.mark.parametrize("outer_bytes", [0, 2**24])  # summed from samples, or from their products
+@pytest.mark.parametrize("size", [3, 5, None])
+def test_moments_are_those_of_the_batchs_samples(monkeypatch, size, outer_bytes):
+    monkeypatch.setattr(loader_module, "_OUTER_BYTES", outer_bytes)
+    cfg = small(training__batch_size=size, data__noise_std=0.1, data__data_seed=4)
+    state, samples = trainer(cfg), sample_loader(cfg)
+    A = state.dataset.teacher[0]
+    for _ in range(12):
+        moments, batch = state.loader.next_batch(), samples.next_batch()
+        x, noise = batch.inputs[0], (batch.targets - batch.inputs @ A.mT)[0]
+        torch.testing.assert_close(moments.gram[0], x.mT @ x / len(x), rtol=1e-12, atol=1e-13)
+        torch.testing.assert_close(moments.cross[0], x.mT @ noise / len(x), rtol=0, atol=1e-13)
 
 
-def test_online_batches_are_fresh_noisy_samples_of_the_teacher():
-    cfg = small(data__online=True, training__batch_size=2000, data__noise_std=0.5)
-    state = trainer(cfg)
-    batch = state.loader.next_batch()
-    noise = batch.targets - batch.inputs @ state.dataset.teacher.mT
-    assert noise.std().item() == pytest.approx(0.5, rel=0.05)
-    S = batch.inputs[0].mT @ batch.inputs[0] / 2000
-    assert (S - torch.eye(3)).abs().max() < 5 * (2 / 2000) ** 0.5
-    assert not torch.isin(batch.inputs, state.loader.next_batch().inputs).any()
-
-
-def test_online_without_a_size_is_refused():
-    loader = trainer(small(data__online=True, training__batch_size=2)).loader
-    with pytest.raises(ValueError, match="online data has no full batch"):
-        loader.set_batch_size(None)
+@pytest.mark.parametrize(
+    ("size", "criterion", "kind"),
+    [(2, "MSELoss", Batch), (3, "MSELoss", Moments), (None, "MSELoss", Moments),
+     (3, "HuberLoss", Batch), (None, "HuberLoss", Batch)],
+)  # fmt: skip
+def test_moments_stand_for_batches_of_d_samples_or_more(size, criterion, kind):
+    """Below that the samples are cheaper; another criterion needs them."""
+    cfg = small(training__batch_size=size, training__criterion=criterion)
+    assert type(trainer(cfg).loader.next_batch()) is kind

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from dln_cases import context, small, trainer
+from dln_cases import context, small, train, trainer
 from torch.func import grad, hessian, vmap
 
 from dln import autograd_forms
@@ -236,7 +236,7 @@ def test_a_metric_of_a_wrong_shape_and_columns_of_two_metrics_are_errors_of_the_
 
 def test_metrics_of_a_run_are_taken_on_the_test_set_and_stored_as_asked():
     cfg = small(metrics=["relative_rank", {"hessian_spectrum": {}}, "weight_norm"], dtype="float32")
-    curves = trainer(cfg).run()[0].curves
+    curves = train(cfg)[0].curves
     assert list(curves) == [
         "step", "test_loss", "relative_rank", "hessian_spectrum", "weight_norm"]  # fmt: skip
     kinds = {name: (str(values.dtype), values.shape) for name, values in curves.items()}
@@ -244,6 +244,6 @@ def test_metrics_of_a_run_are_taken_on_the_test_set_and_stored_as_asked():
     assert kinds["relative_rank"] == ("int64", (7,))
     assert kinds["hessian_spectrum"] == ("float32", (7, 72))
     state = trainer(cfg)
-    ctx = state._context()
+    ctx = state.context()
     assert curves["weight_norm"][0] == pytest.approx(columns("weight_norm", ctx)["weight_norm"])
     assert ctx.inputs.equal(state.dataset.test_inputs)

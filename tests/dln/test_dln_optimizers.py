@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from dln_cases import context, reference_losses, small, trainer
+from dln_cases import context, reference_losses, small, train
 
 from dln.criteria import CRITERIA, get_criterion
 from dln.model import gradient_factors
@@ -60,7 +60,7 @@ def test_a_run_is_that_of_torch(name, params, criterion):
         training__criterion=criterion,
         training__batch_size=4,
     )
-    ours = trainer(cfg).run()[0].curves["test_loss"]
+    ours = train(cfg)[0].curves["test_loss"]
     assert ours == pytest.approx(reference_losses(cfg, record_every=5), rel=1e-10)
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
+from dln import streams
 from dln.config import ModelConfig
 from dln.streams import Stream, philox4x32, stream_key, torch_generator
 
@@ -85,7 +86,7 @@ def test_permutations_are_permutations_and_uniform():
     """3! orders of 3 elements in 30,000 epochs: chi-square with 5 degrees of freedom."""
     orders = Stream("dln/batch_order", [4]).permutations(3, range(30_000))[0]
     assert orders.sort(-1).values.eq(torch.arange(3)).all()
-    counts = (orders @ torch.tensor([9, 3, 1])).unique(return_counts=True)[1].numpy()
+    counts = (orders.long() @ torch.tensor([9, 3, 1])).unique(return_counts=True)[1].numpy()
     assert len(counts) == 6
     assert stats.chisquare(counts).pvalue > 1e-3
 
@@ -95,6 +96,41 @@ def test_the_permutation_of_an_epoch_is_fixed_by_its_number():
     every = stream.permutations(10, range(7))
     assert stream.permutations(10, range(3, 6)).equal(every[:, 3:6])
     assert len({tuple(order) for order in every.flatten(0, 1).tolist()}) == 14
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 500, 1500, 3000])
+def test_a_permutation_is_the_argsort_of_its_words(monkeypatch, n):
+    """Also where 32 bits with an index in them are not enough, and however many are drawn."""
+    stream = Stream("dln/batch_order", range(60))
+    expected = stream.words(0, n, range(2, 5)).argsort(dim=-1, stable=True).int()
+    assert stream.permutations(n, range(2, 5)).equal(expected)
+    monkeypatch.setattr(streams, "_WORDS_AT_ONCE", 1)
+    assert stream.permutations(n, range(2, 5)).equal(expected)
+
+
+def test_equal_words_keep_their_order():
+    words = torch.tensor([[7, 3, 3 + 2**31, 3, 0, 7]])
+    words = torch.cat([words, words + 1, torch.arange(6)[None]])  # 4 and 3 differ in the low bits
+    expected = words.argsort(dim=-1, stable=True).int()
+    assert streams._stable_argsort(words).equal(expected)
+
+
+@pytest.mark.parametrize("shape", [0.5, 1.0, 1.5, 25.0])
+def test_gammas_have_their_distribution(shape):
+    """Kolmogorov-Smirnov on 100,000 draws; uncorrelated with the neighbour."""
+    shapes = torch.full((1000,), shape, dtype=torch.float64)
+    draws = Stream("dln/online_x", range(100)).gammas(0, shapes, page=2)
+    assert stats.kstest(draws.flatten().numpy(), stats.gamma(shape).cdf).pvalue > 1e-3
+    centred = (draws - shape) / shape**0.5
+    assert abs((centred[:, 1:] * centred[:, :-1]).mean()) < 5 / 100_000**0.5
+
+
+def test_a_gamma_is_fixed_by_its_number_and_seed():
+    shapes = torch.tensor([0.5, 1.0, 3.0, 0.7] * 50, dtype=torch.float64)
+    together = Stream("dln/online_x", [0, 1, 2]).gammas(10, shapes, page=2)
+    alone = Stream("dln/online_x", [1]).gammas(110, shapes[100:], page=2)
+    assert alone[0].equal(together[1, 100:])
+    assert together.flatten().unique().numel() == together.numel()
 
 
 def test_a_torch_generator_keeps_every_bit_of_the_seed():

@@ -5,6 +5,7 @@ import pytest
 import torch
 from dln_cases import config, small, trainer, workdirs
 
+from dln.lockstep import train_in_lockstep
 from dln.records import record_steps
 from dln.registry import metrics, register_metric
 from dln.train import run_stack
@@ -38,7 +39,7 @@ def test_a_run_records_the_initial_and_the_trained_network():
     cfg = small(max_steps=10, num_evaluations=4, training__track_train_loss=True)
     state = trainer(cfg)
     initial = [W.clone() for W in state.weights]
-    result = state.run()[0]
+    result = train_in_lockstep({"": state})[0]
     assert list(result.curves) == ["step", "test_loss", "train_loss"]
     assert result.curves["step"].tolist() == [0, 3, 6, 9, 10]
     data = state.dataset
@@ -192,7 +193,7 @@ def test_no_metric_sees_a_weight_that_is_not_finite(monkeypatch, value, layer):
     state.weights[0].zero_()
     state.weights[-1].zero_()
     state.weights[layer][1, 0, 1] = value
-    fine, bad = state.run()
+    fine, bad = train_in_lockstep({"": state})
     assert (fine.status, bad.status) == ("ok", "diverged")
     assert bad.scalars["diverged_step"] == 0
     assert "final_test_loss" not in bad.scalars
