@@ -10,18 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dln.clean_set import CleanSet
 from dln.criteria import Criterion
 
 
 class EvalContext:
     """R networks and their test sets, in float64."""
 
-    def __init__(
-        self, weights: Sequence[Tensor], inputs: Tensor, targets: Tensor, criterion: Criterion
-    ):
+    def __init__(self, weights: Sequence[Tensor], samples: CleanSet, criterion: Criterion):
         self.weights = list(weights)  # W_l [R, n_{l+1}, n_l]
-        self.inputs = inputs  # [R, N, d]
-        self.targets = targets  # [R, N, o], without noise
+        self.samples = samples
+        self.inputs = samples.inputs  # [R, N, d]
+        self.targets = samples.targets  # [R, N, o], without noise
         self.criterion = criterion  # (outputs, targets) -> [R]
         self._shared: dict[Any, Any] = {}
 
@@ -35,9 +35,9 @@ class EvalContext:
         return self.partial(0, self.n_layers - 1)
 
     @cached_property
-    def residual(self) -> Tensor:
-        """r_i = y_i - E x_i as rows: [R, N, o]."""
-        return self.targets - self.inputs @ self.product.mT
+    def error(self) -> Tensor:
+        """D = E - A: [R, o, d]; the residuals are y - E x = -D x."""
+        return self.product - self.samples.teacher
 
     def partial(self, i: int, j: int) -> Tensor:
         """W_j ... W_i, 0 <= i <= j < L: [R, n_{j+1}, n_i]."""
@@ -48,7 +48,8 @@ class EvalContext:
             return self.weights[i]
         if j == self.n_layers - 1 and i > 0:  # from the narrow end
             return self.partial(i + 1, j) @ self.weights[i]
-        return self.weights[j] @ self.partial(i, j - 1)
+        # By rows: several times faster than by columns where the product is thin.
+        return (self.partial(i, j - 1).mT @ self.weights[j].mT).mT
 
     def before(self, k: int) -> Tensor:
         """P_k: [R, n_k, d]; the identity for k = 0."""
@@ -75,7 +76,7 @@ class EvalContext:
         """The context of some of the replicas."""
         part = slice(start, stop)
         weights = [W[part] for W in self.weights]
-        return EvalContext(weights, self.inputs[part], self.targets[part], self.criterion)
+        return EvalContext(weights, self.samples.map(lambda values: values[part]), self.criterion)
 
     def _identity(self, n: int) -> Tensor:
         W = self.weights[0]

@@ -49,11 +49,11 @@ def _modes(rows: int, cols: int) -> Tensor:
     return torch.arange(1, rows + 1, dtype=torch.float64)
 
 
-def require_square(out_dim: int, in_dim: int) -> None:
+def require_square(out_dim: int, in_dim: int, section: str = "model") -> None:
     """ValueError naming both unless they are equal: the rotation O^T D O needs a square D."""
     if out_dim != in_dim:
         raise ValueError(
-            f"model.out_dim={out_dim} differs from model.in_dim={in_dim}; "
+            f"{section}.out_dim={out_dim} differs from {section}.in_dim={in_dim}; "
             "the teacher O^T D O needs them equal"
         )
 

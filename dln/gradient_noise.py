@@ -1,11 +1,12 @@
 """Metrics: size of the gradient and covariance of its noise over the test set.
 
 g_i is the gradient of one sample's loss, g their mean, Sigma the population covariance of
-n_i = g_i - g. For MSELoss these are closed forms in o x d matrices: with
-a = 2/o, g_i of layer k is -a (Q_k^T r_i)(P_k x_i)^T, so that no cost depends on the width but the
-products. Every other criterion goes through automatic differentiation.
+n_i = g_i - g. For MSELoss these are closed forms in o x d matrices: with D = E - A and
+a = 2/o, g_i of layer k is a (Q_k^T D x_i)(P_k x_i)^T, so that no cost depends on the width but the
+products'. Every other criterion goes through automatic differentiation.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -77,17 +78,16 @@ class _MseTerms:
     """o x d sized matrices that the closed forms are made of; k runs over the L layers."""
 
     a: float  # 2 / o
-    n: int  # samples
+    D: Tensor  # E - A, [R, o, d]
+    J: Tensor  # D S: a J = d loss / dE, [R, o, d]
     GQ: Tensor  # Q_k Q_k^T, [R, L, o, o]
     GP: Tensor  # P_k^T P_k, [R, L, d, d]
-    M: Tensor  # sum_i r_i x_i^T, [R, o, d]
-    gradients: Tensor  # Q_k Q_k^T M P_k^T P_k, [R, L, o, d]
+    gradients: Tensor  # Q_k Q_k^T J P_k^T P_k, [R, L, o, d]
 
     @property
     def grad_norm_squared(self) -> Tensor:
-        """grad_k = -(a/N) Q_k^T M P_k^T, so ||grad_k||^2 = (a/N)^2 <GQ_k M GP_k, M>."""
-        inner = (self.gradients * self.M[:, None]).sum((-3, -2, -1))
-        return (self.a / self.n) ** 2 * inner
+        """grad_k = a Q_k^T J P_k^T, so ||grad_k||^2 = a^2 <GQ_k J GP_k, J>."""
+        return self.a**2 * (self.gradients * self.J[:, None]).sum((-3, -2, -1))
 
 
 def _mse_terms(ctx: EvalContext) -> _MseTerms:
@@ -95,68 +95,52 @@ def _mse_terms(ctx: EvalContext) -> _MseTerms:
         layers = range(ctx.n_layers)
         GQ = torch.stack([Q @ Q.mT for Q in map(ctx.after, layers)], 1)
         GP = torch.stack([P.mT @ P for P in map(ctx.before, layers)], 1)
-        M = ctx.residual.mT @ ctx.inputs
-        o, n = ctx.targets.shape[-1], ctx.targets.shape[-2]
-        return _MseTerms(2 / o, n, GQ, GP, M, GQ @ M[:, None] @ GP)
+        J = ctx.error @ ctx.samples.gram
+        return _MseTerms(2 / len(J[0]), ctx.error, J, GQ, GP, GQ @ J[:, None] @ GP)
 
     return ctx.shared("mse_terms", compute)
 
 
 def _mse_trace(ctx: EvalContext, chunks: int) -> Tensor:
-    """mean ||g_i||^2 - ||g||^2, ||g_i||^2 = a^2 sum_k (r_i^T GQ_k r_i)(x_i^T GP_k x_i)."""
-    terms = _mse_terms(ctx)
-    total = torch.zeros_like(terms.grad_norm_squared)
-    for r, x in _chunks(ctx, chunks):
-        quadratic_r = torch.einsum("rno,rkop,rnp->rnk", r, terms.GQ, r)
-        quadratic_x = torch.einsum("rnd,rkde,rne->rnk", x, terms.GP, x)
-        total += (quadratic_r * quadratic_x).sum((-2, -1))
+    """mean ||g_i||^2 - ||g||^2, ||g_i||^2 = a^2 sum_k (x_i^T D^T GQ_k D x_i)(x_i^T GP_k x_i)."""
+    t = _mse_terms(ctx)
+    D = t.D[:, None]
+    of_samples = t.a**2 * ctx.samples.mean_product(D.mT @ t.GQ @ D, t.GP, chunks)
     # Not negative; rounding may be, where all samples have one gradient.
-    return (terms.a**2 * total / terms.n - terms.grad_norm_squared).clamp_min(0)
+    return (of_samples - t.grad_norm_squared).clamp_min(0)
 
 
 def _mse_hessian_trace(ctx: EvalContext, chunks: int) -> Tensor:
     """1/N sum_i g_i^T H g_i - g^T H g from the second derivative along a direction V.
 
-    V^T H V = (a/N) [ sum_j ||E' x_j||^2 - <E'', M> ] with E' = sum_k Q_k V_k P_k and
-    E'' = 2 sum_{k<m} Q_m V_m B_km V_k P_k, B_km = W_{m-1} ... W_{k+1}. For V = g_i, with
-    q_k = GQ_k r_i, p_k = GP_k x_i, Z_km = P_m^T B_km Q_k^T and S = X^T X / N:
-    g_i^T H g_i = a^3 [ sum_{k,l} (q_k q_l)(p_k^T S p_l)
-                        - (2/N) sum_{k<m} (x_i^T Z_km r_i)(q_m^T M p_k) ].
+    V^T H V = a [ tr(E' S E'^T) + <E'', J> ] with E' = sum_k Q_k V_k P_k and
+    E'' = 2 sum_{k<m} Q_m V_m B_km V_k P_k, B_km = W_{m-1} ... W_{k+1}. For V = g_i, whose layers
+    are a (Q_k^T D x_i)(P_k x_i)^T, and Z_km = P_m^T B_km Q_k^T this is a^3 times
+    sum_{k,l} (x_i^T D^T GQ_k GQ_l D x_i)(x_i^T GP_k S GP_l x_i)
+    + 2 sum_{k<m} (x_i^T Z_km D x_i)(x_i^T D^T GQ_m J GP_k x_i).
     """
     t = _mse_terms(ctx)
-    S = ctx.inputs.mT @ ctx.inputs / t.n
-    pairs = [(k, m) for m in range(ctx.n_layers) for k in range(m)]
-    Z = _crossings(ctx)
-    per_sample = torch.zeros_like(t.grad_norm_squared)
-    for r, x in _chunks(ctx, chunks):
-        q = torch.einsum("rkop,rnp->rnko", t.GQ, r)
-        p = torch.einsum("rkde,rne->rnkd", t.GP, x)
-        outer = (q @ q.mT) * (p @ S[:, None] @ p.mT)  # [R, n, L, L]
-        per_sample += outer.sum((-3, -2, -1))
-        qMp = q @ t.M[:, None] @ p.mT  # q_m^T M p_k at [m, k]
-        for k, m in pairs:
-            xZr = ((x @ Z[k, m]) * r).sum(-1)
-            per_sample -= (2 / t.n) * (xZr * qMp[..., m, k]).sum(-1)
-    E1 = t.gradients.sum(1)  # g's E', but for the factor -a/N
-    of_mean = t.a * ((E1 @ S) * E1).sum((-2, -1))
-    for k, m in pairs:
-        second = t.GQ[:, m] @ t.M @ Z[k, m] @ t.M @ t.GP[:, k]
-        of_mean = of_mean - 2 * (t.a / t.n) * (second * t.M).sum((-2, -1))
-    return t.a**3 * per_sample / t.n - (t.a / t.n) ** 2 * of_mean
+    S, D, J = ctx.samples.gram, t.D, t.J
+    left, right = [], []
+    gradient = t.gradients.sum(1)  # E' of g, but for the factor a
+    of_mean = ((gradient @ S) * gradient).sum((-2, -1))
+    for k, m, Z in _crossings(ctx):
+        GQ, GP = t.GQ[:, m], t.GP[:, k]
+        left.append(2 * Z @ D)
+        right.append(D.mT @ GQ @ J @ GP)
+        of_mean += 2 * ((GQ @ J @ Z @ J @ GP) * J).sum((-2, -1))
+    for k in range(ctx.n_layers):
+        for m in range(k, ctx.n_layers):
+            left.append((1 if k == m else 2) * D.mT @ t.GQ[:, k] @ t.GQ[:, m] @ D)
+            right.append(t.GP[:, k] @ S @ t.GP[:, m])
+    of_samples = ctx.samples.mean_product(torch.stack(left, 1), torch.stack(right, 1), chunks)
+    return t.a**3 * (of_samples - of_mean)
 
 
-def _crossings(ctx: EvalContext) -> dict[tuple[int, int], Tensor]:
-    """Z_km = P_m^T W_{m-1} ... W_{k+1} Q_k^T for k < m: [R, d, o], by thin products."""
-    Z = {}
+def _crossings(ctx: EvalContext) -> Iterator[tuple[int, int, Tensor]]:
+    """k, m, Z_km = P_m^T W_{m-1} ... W_{k+1} Q_k^T for k < m: [R, d, o], by thin products."""
     for k in range(ctx.n_layers - 1):
         column = ctx.after(k).mT  # [R, n_{k+1}, o]
         for m in range(k + 1, ctx.n_layers):
-            Z[k, m] = ctx.before(m).mT @ column
+            yield k, m, ctx.before(m).mT @ column
             column = ctx.weights[m] @ column
-    return Z
-
-
-def _chunks(ctx: EvalContext, chunks: int) -> list[tuple[Tensor, Tensor]]:
-    """(residuals, inputs) of consecutive samples, at most `chunks` parts."""
-    parts = zip(ctx.residual.chunk(chunks, 1), ctx.inputs.chunk(chunks, 1), strict=True)
-    return list(parts)

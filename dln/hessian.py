@@ -33,14 +33,13 @@ def hessian_spectrum(ctx: EvalContext, max_params: int = 4096) -> Tensor:
 def mse_hessians(ctx: EvalContext) -> Tensor:
     """Hessian of the mean squared error, all weights as one vector (W_0 first, row-major).
 
-    [R, P, P]. Block k <= m: (a/N) kron(Q_k^T Q_m, P_k X^T X P_m^T) and, for k < m, minus
-    (a/N) B[q, i] C[p, j] at (W_k[i, j]; W_m[p, q]), with B = W_{m-1} ... W_{k+1},
-    C = Q_m^T R^T X P_k^T and a = 2/o.
+    [R, P, P]. Block k <= m: a kron(Q_k^T Q_m, P_k S P_m^T) and, for k < m, plus
+    a B[q, i] C[p, j] at (W_k[i, j]; W_m[p, q]), with S = X^T X / N, B = W_{m-1} ... W_{k+1},
+    C = Q_m^T D S P_k^T, D = E - A and a = 2/o.
     """
-    n, o = ctx.targets.shape[-2:]
-    scale = 2 / (o * n)
-    gram = ctx.inputs.mT @ ctx.inputs
-    cross = ctx.residual.mT @ ctx.inputs
+    scale = 2 / ctx.targets.shape[-1]
+    gram = ctx.samples.gram
+    slope = ctx.error @ gram
     sizes = [W[0].numel() for W in ctx.weights]
     edges = torch.tensor([0, *sizes]).cumsum(0).tolist()
     H = ctx.inputs.new_empty(len(ctx.inputs), edges[-1], edges[-1])
@@ -50,8 +49,8 @@ def mse_hessians(ctx: EvalContext) -> Tensor:
             right = ctx.before(k) @ gram @ ctx.before(m).mT
             block = torch.einsum("rip,rjq->rijpq", left, right)
             if k < m:
-                C = ctx.after(m).mT @ cross @ ctx.before(k).mT
-                block = block - torch.einsum("rqi,rpj->rijpq", ctx.between(k, m), C)
+                C = ctx.after(m).mT @ slope @ ctx.before(k).mT
+                block = block + torch.einsum("rqi,rpj->rijpq", ctx.between(k, m), C)
             block = scale * block.reshape(len(H), sizes[k], sizes[m])
             H[:, edges[k] : edges[k + 1], edges[m] : edges[m + 1]] = block
             H[:, edges[m] : edges[m + 1], edges[k] : edges[k + 1]] = block.mT

@@ -12,14 +12,14 @@ from torch import Tensor
 from dln import gradient_noise, hessian, norms, spectra  # noqa: F401  (they register)
 from dln.context import EvalContext
 from dln.registry import metrics
-from plugins.registry import split_spec
+from plugins.registry import Registry, split_spec
 
-NamedMetric = tuple[str, Callable[[EvalContext], Any]]
+NamedMetric = tuple[str, Callable[..., Any]]
 
 
-def resolve_metrics(specs: Sequence[Any]) -> list[NamedMetric]:
+def resolve_metrics(specs: Sequence[Any], kind: Registry = metrics) -> list[NamedMetric]:
     """(name, metric with its params bound) of each spec; raises UnknownName, ValueError."""
-    return [(split_spec(spec)[0], metrics.resolve(spec)) for spec in specs]
+    return [(split_spec(spec)[0], kind.resolve(spec)) for spec in specs]
 
 
 def columns_of(name: str, value: Any, replicas: int) -> dict[str, Tensor]:
@@ -35,12 +35,15 @@ def columns_of(name: str, value: Any, replicas: int) -> dict[str, Tensor]:
     return columns
 
 
-def evaluate(named: Sequence[NamedMetric], ctx: EvalContext) -> dict[str, Tensor]:
-    """All columns of a record in request order; ValueError when two metrics make the same."""
+def evaluate(named: Sequence[NamedMetric], *contexts: EvalContext) -> dict[str, Tensor]:
+    """All columns of a record in request order; ValueError when two metrics make the same.
+
+    A metric gets one context, a comparative one those of both networks.
+    """
     values: dict[str, Tensor] = {}
     owner: dict[str, str] = {}
     for name, metric in named:
-        columns = columns_of(name, metric(ctx), len(ctx.inputs))
+        columns = columns_of(name, metric(*contexts), len(contexts[0].inputs))
         add_owner(owner, name, columns)
         values |= columns
     return values

@@ -8,6 +8,7 @@ from torch import Tensor
 import dln.callbacks
 import dln.optimizers  # noqa: F401  (both register)
 from dln import registry
+from dln.clean_set import CleanSet
 from dln.config import TrainConfig
 from dln.context import EvalContext
 from dln.criteria import Criterion, get_criterion
@@ -43,6 +44,7 @@ class Trainer:
         self._metrics = resolve_metrics(cfg.metrics)
         callbacks = [registry.callbacks.resolve(spec) for spec in cfg.callbacks]
         self._callbacks = [factory() for factory in callbacks]
+        self._test_set = CleanSet.of(dataset.test_inputs, dataset.teacher)
         self._losses = {
             "test_loss": _SetLoss(
                 self.criterion, dataset, dataset.test_inputs, dataset.test_targets, noise=None
@@ -88,7 +90,7 @@ class Trainer:
     def context(self) -> EvalContext:
         """What metrics see now, in float64."""
         weights = [W.double() for W in self.weights]
-        return EvalContext(weights, *self._test_set, self.criterion)
+        return EvalContext(weights, self._samples, self.criterion)
 
     def losses(self, ctx: EvalContext) -> dict[str, Tensor]:
         """test_loss, and train_loss where it is tracked: [R] float64."""
@@ -108,7 +110,7 @@ class Trainer:
     def _spread(self) -> None:
         """What each replica needs of its data set."""
         data = self.dataset
-        self._test_set = (data.spread(data.test_inputs), data.spread(data.test_targets))
+        self._samples = self._test_set.map(data.spread)
         self._teacher = data.spread(data.teacher).to(self.dtype)
         d = data.teacher.shape[-1]
         self._identity = torch.eye(d, dtype=self.dtype, device=data.which.device).repeat(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from dln.clean_set import CleanSet
 from dln.config import REPLICA_KEYS, DataConfig, ModelConfig, TrainConfig, TrainingConfig
 from dln.context import EvalContext
 from dln.criteria import get_criterion
@@ -75,7 +76,7 @@ def workdirs(n):
 
 
 def context(shapes, samples, replicas=1, seed=0, criterion="MSELoss"):
-    """Random weights of layers [(n_out, n_in), ...] and random samples; float64."""
+    """Random weights of layers [(n_out, n_in), ...], samples and teacher; float64."""
     generator = torch.Generator().manual_seed(seed)
 
     def normals(*shape):
@@ -83,8 +84,12 @@ def context(shapes, samples, replicas=1, seed=0, criterion="MSELoss"):
 
     weights = [normals(replicas, *shape) / shape[1] ** 0.5 for shape in shapes]
     inputs = normals(replicas, samples, shapes[0][1])
-    targets = normals(replicas, samples, shapes[-1][0])
-    return EvalContext(weights, inputs, targets, get_criterion(criterion))
+    return at_weights(weights, inputs, normals(replicas, shapes[-1][0], shapes[0][1]), criterion)
+
+
+def at_weights(weights, inputs, teacher, criterion="MSELoss"):
+    """What metrics see of these weights, inputs [R, N, d] and teacher [R, o, d]."""
+    return EvalContext(weights, CleanSet.of(inputs, teacher), get_criterion(criterion))
 
 
 def reference_losses(cfg, *, record_every):

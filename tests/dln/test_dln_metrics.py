@@ -4,18 +4,17 @@ from itertools import pairwise
 
 import pytest
 import torch
-from dln_cases import context, small, train, trainer
+from dln_cases import at_weights, context, small, train, trainer
 from torch.func import grad, hessian, vmap
 
 from dln import autograd_forms
-from dln.check import _columns
 from dln.config import ModelConfig, layer_shapes
-from dln.context import EvalContext
-from dln.criteria import CRITERIA, get_criterion
+from dln.criteria import CRITERIA
 from dln.data import haar_rotations
 from dln.hessian import mse_hessians
 from dln.metrics import columns_of, evaluate, resolve_metrics
 from dln.registry import metrics, register_metric
+from dln.trials import metric_columns
 
 SHAPES = {
     "one layer": [(3, 4)],
@@ -46,17 +45,18 @@ def brute_force(ctx, r):
     return theta, per_sample, hessian(loss)(theta, x, y)
 
 
+@pytest.mark.parametrize("n", [7, 12])  # samples fewer, or not, than the products of two inputs
 @pytest.mark.parametrize("criterion", CRITERIA)
 @pytest.mark.parametrize("shapes", SHAPES.values(), ids=SHAPES)
-def test_gradient_noise_is_that_of_the_samples_gradients(shapes, criterion):
+def test_gradient_noise_is_that_of_the_samples_gradients(shapes, criterion, n):
     """For every criterion: 1e-10 of the definition."""
-    ctx = context(shapes, 7, replicas=2, criterion=criterion)
+    ctx = context(shapes, n, replicas=2, criterion=criterion)
     values = columns("trace_covariances", ctx)
     for r in range(2):
         _, g_i, H = brute_force(ctx, r)
         g = g_i.mean(0)
         noise = g_i - g
-        expected = [g @ g, (noise**2).sum() / 7, torch.einsum("ip,pq,iq->", noise, H, noise) / 7]
+        expected = [g @ g, (noise**2).sum() / n, torch.einsum("ip,pq,iq->", noise, H, noise) / n]
         for name, value in zip(NOISE, expected, strict=True):
             torch.testing.assert_close(values[name][r], value, rtol=1e-10, atol=1e-12)
 
@@ -87,7 +87,7 @@ def test_noise_of_a_zero_matrix_in_the_mean():
     d, o, n, replicas = 5, 5, 400, 200
     ctx = context([(o, d)], n, replicas=replicas)
     A = haar_rotations(range(replicas), d) * torch.arange(1.0, d + 1)
-    zero = EvalContext([torch.zeros_like(A)], ctx.inputs, ctx.inputs @ A.mT, ctx.criterion)
+    zero = at_weights([torch.zeros_like(A)], ctx.inputs, A)
     values = columns("gradient_stats", zero)
     size = 4 / o**2 * 55
     assert values["grad_norm_squared"].mean() == pytest.approx(size * (1 + 6 / n), rel=0.03)
@@ -116,7 +116,7 @@ def test_hessian_is_that_of_torch_func(shapes):
 def test_hessian_at_the_teacher_has_rank_25_and_no_negative_eigenvalue():
     """5-10-10-5 (P = 200) at E = A: H = J^T J / N (2/o) with J onto 5 x 5 matrices."""
     ctx = context([(10, 5), (10, 10), (5, 10)], 50)
-    ctx = EvalContext(ctx.weights, ctx.inputs, ctx.inputs @ ctx.product.mT, ctx.criterion)
+    ctx = at_weights(ctx.weights, ctx.inputs, ctx.product)
     spectrum = columns("hessian_spectrum", ctx)["hessian_spectrum"][0]
     assert (spectrum > 1e-9 * spectrum[-1]).sum() == 25
     assert spectrum[0] >= -1e-9 * spectrum[-1]
@@ -151,7 +151,7 @@ def test_metric_of_a_stack_is_the_stack_of_metrics(name, criterion):
 def test_planning_knows_the_columns_of_every_metric(name):
     model = ModelConfig(in_dim=3, out_dim=3, num_hidden=2, hidden_dim=4)
     ctx = context(layer_shapes(model), 6)
-    planned = _columns(name, tuple(layer_shapes(model)), 6, "MSELoss")
+    planned = metric_columns(name, tuple(layer_shapes(model)), 6, "MSELoss")
     assert planned == (name, list(columns(name, ctx)))
 
 
@@ -191,8 +191,8 @@ def test_spectra_and_ranks_of_known_products():
     """W_1 W_0 = diag(4, 1, 0.01, 0): relative rank 2 at tol 0.01 (strictly above), 1 at abs 2."""
     W0 = torch.diag(torch.tensor([2.0, 1.0, 0.1, 0.0], dtype=torch.float64))[None]
     W1 = torch.diag(torch.tensor([2.0, 1.0, 0.1, 3.0], dtype=torch.float64))[None]
-    x = torch.zeros(1, 2, 4, dtype=torch.float64)
-    ctx = EvalContext([W0, W1], x, x, get_criterion("MSELoss"))
+    x, A = torch.zeros(1, 2, 4, dtype=torch.float64), torch.zeros_like(W0)
+    ctx = at_weights([W0, W1], x, A)
     values = columns("singular_values", ctx)
     assert [values[f"sv_{k}"].item() for k in range(4)] == pytest.approx([4, 1, 0.01, 0])
     pp = columns("partial_product_metrics", ctx, tol=0.04)
@@ -202,7 +202,7 @@ def test_spectra_and_ranks_of_known_products():
     assert [pp[f"pp_{s}_relative_rank"].item() for s in ("0_0", "0_1", "1_1")] == [3, 2, 3]
     assert columns("relative_rank", ctx)["relative_rank"].tolist() == [2]
     assert columns("relative_rank", ctx, tol=0, abs_tol=2)["relative_rank"].tolist() == [1]
-    zero = EvalContext([torch.zeros_like(W0)], x, x, get_criterion("MSELoss"))
+    zero = at_weights([torch.zeros_like(W0)], x, A)
     assert columns("relative_rank", zero, tol=0)["relative_rank"].tolist() == [0]
     layers = columns("layer_singular_values", ctx)
     assert layers["layer_1_sv_0"].item() == pytest.approx(3)
