@@ -6,10 +6,12 @@ from pathlib import Path
 from dln.config import REPLICA_KEYS, TrainConfig
 from dln.data import make_dataset
 from dln.lockstep import train_in_lockstep
+from dln.stacking import halving
 from dln.trainer import Trainer, make_columns, resolve_device
 from plugins.result import RunResult
 
 
+@halving
 def run_stack(
     cfg: TrainConfig,
     replicas: Mapping[str, Sequence],
@@ -20,7 +22,8 @@ def run_stack(
 
     `replicas` maps replica keys to one value per run; empty for cfg's own values. Equal to the run
     alone to 1e-5 in float32, 1e-12 in float64 (relative, 1000 steps below the stability limit).
-    `on_progress` gets the fraction of steps done, at records. No file is written.
+    `on_progress` gets the fraction of steps done, at records. No file is written. A stack that does
+    not fit into memory is trained in halves.
     """
     columns = make_columns(cfg, REPLICA_KEYS, replicas, len(workdirs))
     return train_in_lockstep({"": make_trainer(cfg, columns)}, on_progress)

@@ -6,6 +6,7 @@ Hydra needs about 100 ms for a config. So it composes one base per distinct set 
 
 import copy
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -81,7 +82,8 @@ def compose(
     """The bases of a grid. `hydra_compose` gives the config (without its hydra node) of a list of
     overrides; `is_group` says whether a key is a config group.
 
-    Raises UnknownName for keys that no config has, ValueError for values that the schema refuses.
+    Raises UnknownName for keys that no config has, ValueError for values that the schema refuses
+    and for keys inside a mapping that is inherited as a whole.
     """
     fixed = list(grid.fixed)
     composed, applied = [], []  # axes whose values Hydra composes, axes whose values are columns
@@ -98,6 +100,8 @@ def compose(
         for i, code in zip(composed, combination, strict=True):
             lines += grid.axes[i].lines(code)
         config = hydra_compose(lines)
+        for line in lines:
+            _refuse_inherited(config, line.partition("=")[0].lstrip("+~"))
         axes = [grid.axes[i] for i in applied]
         codes = [grid.codes[i][rows] for i in applied]
         bases.append(_base(config, axes, codes, rows, schema_of(config)))
@@ -204,12 +208,16 @@ def _group(
 def _scalar_columns(
     config: DictConfig, axes: list[Axis], roots: tuple[str, ...], instance: Any
 ) -> dict[str, list[Any]] | None:
-    """The columns of one axis whose keys are scalar leaves that nothing else reads, converted by
+    """The columns of one axis whose keys are scalar leaves that others at most copy, converted by
     the schema's nodes (2 us a value); None when the group needs the general way."""
-    if len(axes) != 1 or set(roots) != set(axes[0].keys):
+    if len(axes) != 1 or not set(axes[0].keys) <= set(roots):
+        return None
+    sources = _copied(config, axes[0].keys, roots)
+    if len(sources) < len(roots):
         return None
     columns = {}
-    for j, key in enumerate(axes[0].keys):
+    for key in roots:
+        j = axes[0].keys.index(sources[key])
         values = [plain(element[j]) for element in axes[0].elements]
         node = node_at(config, key)
         if not isinstance(node, ValueNode) or not all(_is_plain_scalar(value) for value in values):
@@ -223,6 +231,22 @@ def _scalar_columns(
         if hasattr(owner, "__post_init__"):
             _check_values(copy.copy(owner), ".".join(path), name, values)
     return columns
+
+
+def _copied(config: DictConfig, keys: Sequence[str], roots: Sequence[str]) -> dict[str, str]:
+    """Leaf -> the one of `keys` whose value it has: itself, or along `${key}` and nothing else."""
+    sources = dict(zip(keys, keys, strict=True))
+    grown = True
+    while grown:
+        grown = False
+        for root in roots:
+            node = node_at(config, root)
+            text = node._value() if isinstance(node, ValueNode) else None
+            whole = re.fullmatch(r"\$\{([\w.]+)\}", text) if isinstance(text, str) else None
+            if root not in sources and whole and whole[1] in sources:
+                sources[root] = sources[whole[1]]
+                grown = True
+    return sources
 
 
 def _check_values(owner: Any, prefix: str, name: str, values: list[Any]) -> None:
@@ -272,6 +296,19 @@ def _require_key(config: DictConfig, key: str) -> None:
             known = flatten(OmegaConf.to_container(config, resolve=False))
             raise UnknownName(
                 f"no key {key!r} in this experiment{did_you_mean(key, known)}; +{key}=... adds one"
+            )
+
+
+def _refuse_inherited(config: DictConfig, key: str) -> None:
+    """OmegaConf sets a key inside `${...}` in the mapping read there, for all its readers."""
+    parts = key.split(".")
+    for n in range(1, len(parts)):
+        parent = ".".join(parts[:n])
+        node = node_at(config, parent)
+        if OmegaConf.is_config(node) and node._is_interpolation():
+            raise ValueError(
+                f"{key}: {parent} is inherited ({node._value()}); set all of it, "
+                f"+{parent}={{{'.'.join(parts[n:])}: ...}}, or the key in the mapping inherited"
             )
 
 

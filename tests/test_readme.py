@@ -85,12 +85,16 @@ def run(root, folder, command, site=""):
 
 def test_metrics_and_callbacks_of_the_readme_are_those_there(root):
     import dln.callbacks
+    import dln.comparative_metrics
     import dln.metrics  # noqa: F401
-    from dln.registry import callbacks, metrics
+    from dln.registry import callbacks, comparative_metrics, metrics
 
     text = (root / "README.md").read_text()
-    listed = re.search(r"Metrics: `([^`]+)`. Callbacks: `([^`]+)`", text)
+    listed = re.search(
+        r"Metrics: `([^`]+)`. Callbacks: `([^`]+)`. Comparative metrics: `([^`]+)`", text
+    )
     twin = {"end_to_end_weight_norm"}  # another name of effective_weight_norm
     own = {n for n in metrics.names() if not n.startswith("fragile")}
     assert set(listed[1].split()) == own - twin
     assert set(listed[2].split()) == set(callbacks.names())
+    assert set(listed[3].split()) == set(comparative_metrics.names())
