@@ -10,6 +10,7 @@ from scipy.special import stdtrit
 
 from plugins.registry import UnknownName, did_you_mean
 
+LEVEL = 0.95  # of t intervals
 _ROWS = 20_000  # runs turned to float64 at a time: a million runs of 250 points need no copy
 _STATISTICS = ("step", "n", "n_runs", "mean", "sd", "low", "high")
 _INCOMPLETE = ("run", "status", "last_step")
@@ -33,7 +34,7 @@ class SeedStatistics:
 
 
 def over_seeds(
-    df: pl.DataFrame, y: str, by: str | Sequence[str] = (), level: float = 0.95
+    df: pl.DataFrame, y: str, by: str | Sequence[str] = (), level: float = LEVEL
 ) -> SeedStatistics:
     """Statistics of curve `y` over all runs of a frame that agree in the key(s) `by`.
 
@@ -119,7 +120,7 @@ def _incomplete(
     np.maximum.at(end, group, last)
     status = df["status"] if "status" in df.columns else pl.repeat("ok", len(df), eager=True)
     found = np.flatnonzero((status != "ok").to_numpy() | (last < end[group]) | (last == _NEVER))
-    others = [key for key in varying_keys(df) if key not in keys.columns]
+    others = varying_keys(df, keys.columns[1:])
     if not others and "run_id" in df.columns:
         others = ["run_id"]
     rows = df.select(pl.int_range(pl.len()).alias("row"), *others)[found]
@@ -132,15 +133,23 @@ def _incomplete(
     return keys[found].hstack(pl.DataFrame(columns, schema=schema))
 
 
-def varying_keys(df: pl.DataFrame) -> list[str]:
-    """Config keys of a frame of load_sweep, which stand before its curves, that take two values."""
-    keys = _config_columns(df.columns)
-    return [key for key in keys if df[key].n_unique() > 1]
+def varying_keys(df: pl.DataFrame, within: Sequence[str] = ()) -> list[str]:
+    """Config keys, which stand before a frame's curves, that take two values in a group `within`.
+
+    Without `within` all runs are one group.
+    """
+    keys = [key for key in config_columns(df.columns) if key not in within]
+    # Most of a config is constant: only what varies at all is counted by group.
+    keys = [key for key in keys if df[key].n_unique() > 1]
+    if not within or not keys:
+        return keys
+    counts = df.group_by(within).agg(pl.col(keys).n_unique())
+    return [key for key in keys if counts[key].max() > 1]
 
 
 def config_values(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The config keys of one row of a frame of load_sweep, which stand before its curves."""
-    return {key: row[key] for key in _config_columns(row)}
+    """The config keys of one row of a frame of load_sweep, and their values."""
+    return {key: row[key] for key in config_columns(row)}
 
 
 def key_values(row: Mapping[str, Any]) -> str:
@@ -162,7 +171,8 @@ def curve_names(df: pl.DataFrame) -> list[str]:
     return [name for name in after if isinstance(df.schema[name], pl.List)]
 
 
-def _config_columns(columns: Iterable[str]) -> list[str]:
+def config_columns(columns: Iterable[str]) -> list[str]:
+    """The columns of a frame of load_sweep before its curves: its config keys."""
     columns = list(columns)
     return columns[: columns.index("step")] if "step" in columns else []
 

@@ -6,6 +6,7 @@ import pytest
 import scipy.stats
 
 from analysis import curves, over_seeds
+from analysis.curves import varying_keys
 from plugins.registry import UnknownName
 
 
@@ -151,3 +152,13 @@ def test_other_bad_input_is_an_error(sweep):
         over_seeds(sweep.clear(), "test_loss")
     with pytest.raises(ValueError, match="differ in length"):
         over_seeds(pl.DataFrame({"step": [[0, 1]], "y": [[1.0]]}), "y")
+
+
+def test_a_key_that_changes_with_the_groups_does_not_vary_within_them(sweep):
+    """gamma and width zipped: runs of one gamma differ in their seeds only."""
+    zipped = sweep.select(pl.col("model.gamma").alias("width"), pl.all())
+    assert varying_keys(zipped) == ["width", "model.gamma", "training.batch_seed"]
+    assert varying_keys(zipped, ["model.gamma"]) == ["training.batch_seed"]
+    assert varying_keys(zipped, ["model.gamma", "training.batch_seed"]) == []
+    named = over_seeds(zipped, "test_loss", "model.gamma").incomplete["run"].to_list()
+    assert named == [f"training.batch_seed = {seed}" for seed in (1, 2, 3)]

@@ -1,30 +1,13 @@
-"""Figures, read back from their artists."""
+"""Curves over seeds, read back from their artists."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import polars as pl
 import pytest
+from artists import assert_inside, crosses, curve_lines, legend_texts, legend_title
 from matplotlib.colors import to_rgb
 
-from analysis import over_seeds, plot_curves, plot_run
-from plugins.result import RunResult
-
-
-def legend_texts(ax) -> list[str]:
-    return [text.get_text() for text in ax.get_legend().get_texts()]
-
-
-def legend_title(ax) -> str:
-    return " ".join(ax.get_legend().get_title().get_text().split())
-
-
-def crosses(ax) -> list[tuple]:
-    lines = [line for line in ax.lines if line.get_marker() == "x"]
-    return [point for line in lines for point in zip(*line.get_data(), strict=True)]
-
-
-def curve_lines(ax) -> list:
-    return [line for line in ax.lines if line.get_marker() != "x"]
+from analysis import over_seeds, plot_curves
 
 
 def test_lines_are_the_means_and_bands_the_intervals(sweep):
@@ -135,62 +118,9 @@ def test_nothing_of_the_figure_is_clipped(sweep):
     for by in ([], keys[:1], keys):
         figure = plot_curves(long, "test_loss", by).figure
         assert_inside(figure)
-    assert_inside(plot_run(long[0])[0].figure)
 
 
 def test_draws_on_given_axes_and_returns_them(sweep):
     figure, axes = plt.subplots(1, 2)
     assert plot_curves(sweep, "test_loss", ax=axes[1]) is axes[1]
     assert plt.get_fignums() == [figure.number]
-
-
-def test_plot_run_has_a_panel_per_curve_and_a_line_per_component(sweep):
-    row = sweep.row(1, named=True)
-    loss, norm, spectrum = plot_run(row)
-    assert [ax.get_title() for ax in (loss, norm)] == ["test_loss", "weight_norm"]
-    assert spectrum.get_title() == "singular_values (2 components, first darkest)"
-    np.testing.assert_array_equal(loss.lines[0].get_xdata(), row["step"])
-    np.testing.assert_array_equal(loss.lines[0].get_ydata(), row["test_loss"])
-    assert (loss.get_yscale(), norm.get_yscale()) == ("log", "linear")
-    components = [line.get_ydata().tolist() for line in spectrum.lines]
-    assert components == [[float(s) for s in row["step"]], [1.0] * len(row["step"])]
-    assert loss.figure.get_suptitle() == "model.gamma = 1, training.batch_seed = 1"
-
-
-def test_plot_run_takes_a_row_a_frame_of_one_row_or_a_result(sweep):
-    row = sweep.row(0, named=True)
-    names = ("test_loss", "weight_norm", "singular_values")
-    result = RunResult(curves={name: row[name] for name in (*names, "step")})
-    forms = [plot_run(form) for form in (row, sweep[0], result)]
-    for panels in forms[1:]:
-        for ax, expected in zip(panels, forms[0], strict=True):
-            assert ax.get_title() == expected.get_title()
-            np.testing.assert_array_equal(ax.lines[0].get_data(), expected.lines[0].get_data())
-
-
-def test_plot_run_skips_records_that_were_not_measured_and_crosses_the_end(sweep):
-    with_nan = sweep.row(14, named=True)
-    assert 50 not in plot_run(with_nan)[0].lines[0].get_xdata()
-    diverged = sweep.filter(pl.col("status") == "diverged")
-    panels = plot_run(diverged)
-    assert crosses(panels[0]) == [(40, diverged["test_loss"][0][-1])]
-    assert panels[0].figure.get_suptitle().endswith("(diverged after step 40)")
-
-
-def test_plot_run_refuses_several_rows_and_runs_without_curves(sweep):
-    with pytest.raises(ValueError, match="has 16 rows"):
-        plot_run(sweep)
-    with pytest.raises(ValueError, match=r"batch_seed = 2 \(failed\) .*RuntimeError: no memory"):
-        plot_run(sweep.filter(pl.col("status") == "failed"))
-    with pytest.raises(ValueError, match="no curve but 'step'"):
-        plot_run(RunResult(curves={"step": [0, 1]}))
-
-
-def assert_inside(figure) -> None:
-    """Everything drawn lies inside the figure (inches; 0.01: an antialiased pixel)."""
-    figure.canvas.draw()
-    drawn = figure.get_tightbbox()
-    width, height = figure.get_size_inches()
-    assert min(drawn.x0, drawn.y0) >= -0.01
-    assert drawn.x1 <= width + 0.01
-    assert drawn.y1 <= height + 0.01
