@@ -27,6 +27,7 @@ class PlannedSweeperConf:
     dry_run: bool = False
     fail_fast: bool = False
     units: int | None = None  # jobs; null: by the launcher
+    workers: int | None = None  # jobs as processes on this machine, without Hydra's launcher
     max_stack: int | None = None  # replicas in a stack; null: the experiment's stack_width
     unit: str | None = None  # set for a job: "<plan file>:<unit>"
 
@@ -57,13 +58,16 @@ class PlannedSweeper(Sweeper):
         }
         dry_run = settings.pop("dry_run")
         name = self.config.hydra.runtime.choices["hydra/launcher"]
-        in_process = name == "basic"
+        workers = settings.pop("workers")
+        in_process = name == "basic" and workers is None
         local = in_process or name in ("submitit_local", "joblib")
         if not any(
             line.startswith("hydra.sweeper.zip=") for line in self.config.hydra.overrides.hydra
         ):
             settings["file_zip"] = settings.pop("zip")
-        if settings["units"] is None and in_process:
+        if workers is not None:
+            settings["units"] = workers
+        elif settings["units"] is None and in_process:
             settings["units"] = 1
         elif settings["units"] is None and local:
             settings["units"] = cores()
@@ -98,7 +102,10 @@ class PlannedSweeper(Sweeper):
                 _ = job.return_value  # raises what ended the job
 
         try:
-            report = execution.execute(sweep, launch, local=local, in_process=in_process)
+            if workers is not None:
+                report = execution.execute_in_processes(sweep)
+            else:
+                report = execution.execute(sweep, launch, local=local, in_process=in_process)
         except ValueError as error:
             bad_input(error)
         except execution.NothingSubmitted as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from plugins import processes
 from plugins.catalog import experiment_headers, hint_for
 from plugins.exits import bad_input
 from plugins.experiment import CONF, import_family
@@ -17,6 +18,7 @@ from plugins.overrides import (
     config_name_of,
     experiments_text,
     translate_argv,
+    workers_of,
 )
 
 _HELP = {"--help", "-h"}
@@ -47,6 +49,9 @@ def main(hydra_main: Callable[[], None]) -> None:
     paths = [str(CONF.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)
     sys.argv[1:] = arguments
+    workers = workers_of(arguments)
+    if workers and "hydra.sweeper.dry_run=true" not in arguments:
+        processes.start(config_name.split("/")[0], workers)
     try:
         hydra_main()
     except SystemExit as end:

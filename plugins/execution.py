@@ -21,12 +21,14 @@ from plugins.fold import compact
 from plugins.load import scan_sweep
 from plugins.overrides import quoted
 from plugins.plan_files import PlanSettings, write_plan
+from plugins.processes import run_units
 from plugins.progress import showing
 from plugins.status import UnitReport, plan_status
 from plugins.winners import stored_runs
 from plugins.worker import run_unit
 
-_GRACE = 10.0  # seconds that a launcher gets to return after its units have ended
+_RETURN = 0.3  # seconds that a launcher gets to return after its units have ended
+_STOP = 10.0  # seconds that units get to stop after Ctrl-C
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,11 @@ def execute(
             _watch(launch, jobs, sweep.request.store, path.stem)
 
     return _execute(sweep, work, local)
+
+
+def execute_in_processes(sweep: Sweep) -> SweepReport:
+    """`execute` without Hydra's launchers: a process per unit on this machine."""
+    return _execute(sweep, lambda path: run_units(path, sweep.plan.n_units), local=True)
 
 
 def execute_here(sweep: Sweep) -> SweepReport:
@@ -140,16 +147,13 @@ def _watch(
 
     thread = threading.Thread(target=target, daemon=True)
     thread.start()
-    ended = None
     while thread.is_alive():
         thread.join(0.2)
         units = plan_status(store, plan).units
         if len(units) == len(jobs) and not any(unit.is_alive() for unit in units):
-            if not all(unit.finished for unit in units):
-                break  # killed: submitit notices 15 s later
-            ended = ended or time.monotonic()
-            if time.monotonic() - ended > _GRACE:
-                break
+            # submitit looks every second, and notices a killed job 15 s later.
+            thread.join(_RETURN)
+            break
     while any(unit.is_alive() for unit in plan_status(store, plan).units):
         time.sleep(0.2)  # a killed job ends the launch while the others still run
     if failure and not plan_status(store, plan).units:
@@ -176,7 +180,7 @@ def _interrupt_units(store: Path, plan: str) -> None:
 
     for unit in running():
         os.kill(unit.pid, signal.SIGINT)
-    deadline = time.monotonic() + _GRACE
+    deadline = time.monotonic() + _STOP
     while running() and time.monotonic() < deadline:
         time.sleep(0.1)
 

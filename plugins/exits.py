@@ -30,7 +30,7 @@ def finish(report: "SweepReport", next_command: Callable[[Path], str]) -> NoRetu
         print(f"first error: {report.first_error}")
         print(f"all errors: load_sweep({str(report.store)!r}, status=('failed',))")
     if report.missing:
-        print(f"missing runs left no row; logs of jobs: {report.store}/logs, .../.submitit")
+        print(f"missing runs left no row; logs: {report.store}/logs (submitit's: .../.submitit)")
     if not report.complete:
         print("the same command computes only what failed or is missing")
     print(f"{duration(report.seconds)}, store: {report.store}")

@@ -75,6 +75,12 @@ def get_experiment(name: str) -> Experiment:
     return _EXPERIMENTS[name]
 
 
+def experiments(family: str) -> list[Experiment]:
+    """The registered experiments of a family, which is imported."""
+    import_family(family)
+    return [e for name, e in _EXPERIMENTS.items() if name.split("/")[0] == family]
+
+
 def load_function(path: str) -> Callable:
     """The function named "module:name"."""
     module, name = path.split(":")

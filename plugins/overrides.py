@@ -41,6 +41,7 @@ _HYDRA_FLAGS = (
     *_HYDRA_VALUED,
     *("--resolve", "--config-path", "-cp", "--experimental-rerun"),
 )
+_WORKERS = "hydra.sweeper.workers="
 _ONE_RUN = ("hydra.mode=RUN", "hydra.mode=run")
 _NUMBER = r"[+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?"
 _LOOKS_LIKE_RANGE = re.compile(rf"(?:{_NUMBER}\.\..*|[^/]*\.\.{_NUMBER})")
@@ -117,6 +118,12 @@ def config_name_of(hydra_argv: Sequence[str]) -> str | None:
     """The completed config name in translated arguments."""
     names = [arg.partition("=")[2] for arg in hydra_argv if arg.startswith("--config-name=")]
     return names[-1] if names else None
+
+
+def workers_of(hydra_argv: Sequence[str]) -> int | None:
+    """The processes that `--workers` asks for in translated arguments."""
+    counts = [arg.partition("=")[2] for arg in hydra_argv if arg.startswith(_WORKERS)]
+    return int(counts[-1]) if counts else None
 
 
 def config_dirs_of(argv: Sequence[str]) -> list[str]:
@@ -196,12 +203,8 @@ def _launcher(workers: int | None, jobs: int | None, given: set[str]) -> list[st
         return [f"hydra.sweeper.units={jobs}"]
     if workers is None:
         return []
-    units = [f"hydra.sweeper.units={workers}"]
-    if workers == 1 or "hydra/launcher" in given:
-        return units
-    # A year: the stock limit of one hour would end long sweeps.
-    local = ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=525600"]
-    return local + units
+    with_launcher = workers == 1 or "hydra/launcher" in given
+    return [f"hydra.sweeper.units={workers}" if with_launcher else f"{_WORKERS}{workers}"]
 
 
 def _value(flag: str, equals: str, value: str, rest: list[str]) -> str:

@@ -76,6 +76,16 @@ def test_workers_give_the_same_rows(sweep_cli, tmp_path, launcher):
     assert here.equals(there)
 
 
+def test_processes_without_a_unit_end_with_the_sweep(sweep_cli):
+    """More workers than stacks, nothing to do, bad input. One left over would hold the output open
+    and time the command out."""
+    few = ["-cn=trivial", "seed=0..3", "hydra.sweeper.max_stack=2", "--workers=7"]
+    assert summary(sweep_cli(*few)) == (3, 0, 3, 0, 0, 0)
+    assert summary(sweep_cli(*few)) == (3, 3, 0, 0, 0, 0)
+    done = sweep_cli("-cn=trivial", "sed=1", "--workers=7")
+    assert (done.returncode, "did you mean 'seed'" in done.stderr) == (2, True)
+
+
 def test_dry_run_counts_and_starts_nothing(sweep_cli, tmp_path):
     done = sweep_cli("-cn=trivial", "seed=0..100..10", "--dry-run")
     assert done.returncode == 0

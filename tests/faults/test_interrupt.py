@@ -25,3 +25,7 @@ def test_interrupted_sweep_keeps_what_it_has(tmp_path, workers):
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
     assert leftovers(tmp_path) == []
+    logs = [path.read_text() for path in tmp_path.glob("logs/*.log")]
+    assert len(logs) == 2 * len(workers)
+    assert all("KeyboardInterrupt" in log for log in logs)
+    assert "Traceback" not in out

@@ -8,19 +8,20 @@ import numpy as np
 import pytest
 from sweep_process import SweepProcess, assert_completed, results, undisturbed
 
-KILLS = 20
 SWEEP = ["seed=0..120", "model.width=1,2", "hydra.sweeper.max_stack=3"]
+SUBMITIT = ["hydra/launcher=submitit_local", "hydra.sweeper.units=2"]
 
 
 @pytest.mark.slow
-def test_killed_workers_are_reported_and_their_runs_computed_again(tmp_path):
+@pytest.mark.parametrize(("launcher", "kills"), [(["--workers=2"], 20), (SUBMITIT, 4)])
+def test_killed_workers_are_reported_and_their_runs_computed_again(tmp_path, launcher, kills):
     """One of two workers, or both, killed at a random moment of their work."""
     expected = undisturbed(tmp_path / "undisturbed", *SWEEP)
     store = tmp_path / "killed"
-    args = [*SWEEP, "sleep=0.02", "--workers=2"]
+    args = [*SWEEP, "sleep=0.02", *launcher]
     rng = np.random.default_rng(1)
     killed, stored = 0, 0
-    while killed < KILLS:
+    while killed < kills:
         again = ["--rerun", "seed=0..120"] if stored == len(expected) else []
         process = SweepProcess(store, *args, *again)
         try:
@@ -39,6 +40,7 @@ def test_killed_workers_are_reported_and_their_runs_computed_again(tmp_path):
                 pass
         out = process.finish()
         assert "missing" in out
+        assert launcher == SUBMITIT or "a unit stopped" in out or "missing 0" in out
         count = len(results(store)) if any(store.glob("parts/0*")) else 0
         assert count >= stored, out
         if count < len(expected):

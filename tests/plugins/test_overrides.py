@@ -63,14 +63,7 @@ def test_empty_ranges_are_refused(value):
         (["-cn=gph", "hydra.mode=RUN"], ["--config-name=dln/gph", "hydra.mode=RUN"]),
         (["-cn=gph", "-m"], ["--config-name=dln/gph", "-m"]),
         (["--workers=1"], ["hydra.sweeper.units=1"]),
-        (
-            ["--workers", "3"],
-            [
-                "hydra/launcher=submitit_local",
-                "hydra.launcher.timeout_min=525600",
-                "hydra.sweeper.units=3",
-            ],
-        ),
+        (["--workers", "3"], ["hydra.sweeper.workers=3"]),
         (
             ["hydra/launcher=joblib", "--workers=3"],
             ["hydra/launcher=joblib", "hydra.sweeper.units=3"],

@@ -1,0 +1,91 @@
+"""The units of `--workers N`: a process each on this machine.
+
+They are forked at the start of the command, once the family is imported, which may take seconds,
+and before anything has threads or uses a GPU, so that a fork is safe; then they wait for the plan.
+"""
+
+import atexit
+import importlib
+import multiprocessing
+import os
+import sys
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import NamedTuple
+
+from plugins.experiment import experiments
+
+_CONTEXT = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+
+
+class _Worker(NamedTuple):
+    process: multiprocessing.Process
+    orders: Connection  # takes (plan file, unit, log); nothing, and closed: there is no work
+
+
+_waiting: list[_Worker] = []
+
+
+def start(family: str, workers: int) -> None:
+    """Import what the family's runs need, and start processes that wait for `run_units`."""
+    for experiment in experiments(family):
+        importlib.import_module((experiment.run_stack or experiment.run).partition(":")[0])
+    for _ in range(workers):
+        receiver, sender = _CONTEXT.Pipe(duplex=False)
+        senders = [sender, *(worker.orders for worker in _waiting)]
+        inherited = senders if _CONTEXT.get_start_method() == "fork" else []
+        process = _CONTEXT.Process(target=_work, args=(receiver, inherited))
+        process.start()
+        receiver.close()
+        _waiting.append(_Worker(process, sender))
+    atexit.register(_dismiss)  # before multiprocessing waits for them
+
+
+def run_units(plan_file: Path, n_units: int) -> None:
+    """Run units 0 .. n_units - 1 side by side, to the end of all of them.
+
+    What a unit prints stands in `logs/<plan>-<unit>.log` of the store, if it prints anything.
+    """
+    logs = plan_file.parent.parent / "logs"
+    logs.mkdir(exist_ok=True)
+    running = []
+    for unit in range(n_units):
+        worker = _waiting.pop()
+        log = logs / f"{plan_file.stem}-{unit}.log"
+        worker.orders.send((plan_file, unit, log))
+        running.append((worker.process, log))
+    _dismiss()
+    for process, log in running:
+        while process.is_alive():  # one long wait would hold back a Ctrl-C that met another thread
+            process.join(0.1)
+        if process.exitcode:
+            print(
+                f"a unit stopped with exit status {process.exitcode}; its log: {log}",
+                file=sys.stderr,
+            )
+
+
+def _dismiss() -> None:
+    """Tell the processes that got no unit to end."""
+    while _waiting:
+        _waiting.pop().orders.close()
+
+
+def _work(orders: Connection, inherited: list[Connection]) -> None:
+    os.setsid()  # Ctrl-C in a terminal reaches the driver alone, which passes it on once
+    for sender in inherited:  # open here, they would never read as closed
+        sender.close()
+    from plugins.worker import run_unit  # while the driver plans
+
+    try:
+        plan_file, unit, log = orders.recv()
+    except EOFError:
+        return
+    with log.open("w") as file:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(file.fileno(), stream.fileno())
+    run_unit(plan_file, unit)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if not log.stat().st_size:
+        log.unlink()
