@@ -93,7 +93,7 @@ class TrainSetLoader:
     def _prepare(self) -> None:
         """What batches of this size are taken from: the whole set, or a table with a row a sample.
 
-        A row holds the sample and its target or noise, or their outer products.
+        A row holds the sample and its target or noise, or its share of their outer products' mean.
         """
         data, d = self._dataset, self._dataset.train_inputs.shape[-1]
         self._order, self._next = (), 0
@@ -110,7 +110,7 @@ class TrainSetLoader:
         row_bytes = d * rows[0].nbytes
         self._is_outer = self._hands_moments and len(rows) * row_bytes <= _OUTER_BYTES
         if self._is_outer:
-            rows = (rows[:, :d, None] * rows[:, None, :]).flatten(1)
+            rows = (rows[:, :d, None] * rows[:, None, :]).flatten(1) / self.batch_size
         self._table = rows
 
     def _draw_order(self) -> None:
@@ -128,7 +128,7 @@ class TrainSetLoader:
     def _take(self, rows: Tensor) -> Batch | Moments:
         d, size = self._dataset.train_inputs.shape[-1], self.batch_size
         if self._is_outer:
-            products = embedding_bag(rows, self._table, mode="mean").unflatten(1, (d, -1))
+            products = embedding_bag(rows, self._table, mode="sum").unflatten(1, (d, -1))
             return Moments(products[..., :d], products[..., d:])
         samples = self._table.index_select(0, rows.flatten()).unflatten(0, (-1, size))
         inputs, second = samples[..., :d], samples[..., d:]

@@ -109,8 +109,8 @@ def philox4x32(counter: tuple[Tensor, ...], key: tuple[Tensor, Tensor]) -> tuple
         # In place: large new tensors cost more than the arithmetic. The products need 64 unsigned
         # bits: int64 wraps to the same bits. Their high halves stand in c1 and c3 until the mask
         # takes them out, and the sign that the arithmetic shift leaves.
-        torch.mul(c0, _MULTIPLIERS[0], out=p0)
-        torch.mul(c2, _MULTIPLIERS[1], out=p1)
+        _multiply(c0, _MULTIPLIERS[0], p0)
+        _multiply(c2, _MULTIPLIERS[1], p1)
         torch.bitwise_right_shift(p1, 32, out=c0).bitwise_xor_(c1).bitwise_xor_(k0)
         torch.bitwise_right_shift(p0, 32, out=c2).bitwise_xor_(c3).bitwise_xor_(k1)
         c0.bitwise_and_(_MASK)
@@ -130,6 +130,13 @@ def torch_generator(name: str, seed: int) -> torch.Generator:
     state = generator.get_state()
     state[24 : 24 + 8 * 624] = words.view(torch.uint8)  # seed, left | seeded, next: 24 bytes ahead
     return generator.set_state(state)
+
+
+def _multiply(a: Tensor, factor: int, out: Tensor) -> None:
+    if a.device.type == "cpu":  # twice as fast as torch with integers
+        np.multiply(a.numpy(), factor, out=out.numpy())
+    else:
+        torch.mul(a, factor, out=out)
 
 
 def _lanes(key: Tensor, first: int, count: int, pages: range) -> tuple[Tensor, ...]:

@@ -211,13 +211,20 @@ def _few(values: Sequence[Any]) -> str:
 
 def next_command(store: Path) -> str:
     """The command that draws a store's first curve by its keys that are no seeds."""
-    schema = scan_sweep(store).collect_schema()
+    runs = scan_sweep(store)
+    schema = runs.collect_schema()
     names = list(schema)
     curves = [n for n in names if isinstance(schema[n], pl.List) and n != "step"]
     if not curves:
         return f'python -c "from analysis import load_sweep; print(load_sweep({str(store)!r}))"'
     # Every key but seeds: a mean over anything else is rarely what is asked.
     keys = [name for name in names[: names.index("step")] if "seed" not in name]
+    groups = runs.select(keys).unique().collect()
+    for key in reversed(keys):  # one that others tell, as model_a.gamma where it is model.gamma
+        rest = [name for name in groups.columns if name != key]
+        if rest and groups.select(rest).n_unique() == len(groups):
+            groups = groups.select(rest)
+    keys = groups.columns
     arguments = [str(store), "--y", curves[0], *(["--by", *keys] if keys else [])]
     return f"python -m analysis {shlex.join([*arguments, '-o', str(store / f'{curves[0]}.png')])}"
 

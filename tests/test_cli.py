@@ -50,6 +50,11 @@ def test_a_sweep_resumes_and_says_what_to_do_next(sweep_cli, tmp_path):
     assert len(load_sweep(tmp_path / "out" / "a b")) == 12
 
 
+def test_the_next_command_names_no_key_that_another_tells(sweep_cli):
+    done = sweep_cli("-cn=trivial", "model.width=1,2", "label=a,b", "--zip=model.width,label")
+    assert "--by model.width -o" in done.stdout
+
+
 def test_the_default_store_has_no_time_stamp(sweep_cli, tmp_path):
     sweep_cli("-cn=trivial", "seed=0..3")
     assert len(load_sweep(tmp_path / "outputs" / "toy" / "trivial")) == 3

@@ -15,10 +15,15 @@ from dln.model import gradient_factors, init_weights
 from dln.optimizers import SGD
 
 MSE = get_criterion("MSELoss")
-GPH = {
+NOISE = {"data__noise_std": 0.1}
+GPH = {  # inputs have five dimensions: smaller batches are samples, others their moments
     "full": {},
-    "batches": {"training__batch_size": 5},
-    "online": {"training__batch_size": 5, "data__online": True, "data__noise_std": 0.1},
+    "full, noise": NOISE,
+    "samples": {"training__batch_size": 3, **NOISE},
+    "moments": {"training__batch_size": 5},
+    "large, noise": {"training__batch_size": 50, **NOISE},
+    "online samples": {"training__batch_size": 3, "data__online": True, **NOISE},
+    "online": {"training__batch_size": 5, "data__online": True, **NOISE},
 }
 
 
