@@ -1,4 +1,4 @@
-"""The README's commands and code, run in their order."""
+"""The commands and code of the README and of docs/, run in their order."""
 
 import os
 import re
@@ -8,23 +8,41 @@ import sys
 
 import pytest
 
-RUN_BY_CI = ("make ",)
+ELSEWHERE = ("make", "benchmarks/")  # run by CI; minutes on a quiet machine
 
 
-def blocks(root, language):
-    return re.findall(rf"```{language}\n(.*?)```", (root / "README.md").read_text(), re.DOTALL)
+def blocks(root, language, page="README.md"):
+    return re.findall(rf"```{language}\n(.*?)```", (root / page).read_text(), re.DOTALL)
+
+
+def commands(root, page="README.md"):
+    lines = "\n".join(blocks(root, "bash", page)).splitlines()
+    found = [shlex.split(line, comments=True) for line in lines]
+    return [c for c in found if c and not any(word.startswith(ELSEWHERE) for word in c)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["docs/dln.md"])
+def test_commands_and_code_of_a_page_work(root, tmp_path, page):
+    """Shell lines first, then the snippets that read what these stored; all in one folder."""
+    for command in commands(root, page):
+        run(root, tmp_path, command)
+    for block in blocks(root, "python", page):
+        run(root, tmp_path, ["python", "-c", block])
+
+
+def test_links_and_figures_of_the_pages_are_there(root):
+    for page in (root / "README.md", *root.glob("docs/*.md")):
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            assert "://" in target or (page.parent / target).is_file(), f"{page}: {target}"
 
 
 @pytest.mark.slow
 def test_commands_and_code_of_the_readme_work(root, tmp_path):
     """Shell lines first, then the snippets that read what these stored; all in one folder."""
-    for line in "\n".join(blocks(root, "bash")).splitlines():
-        command = shlex.split(line, comments=True)
-        if not command or line.startswith(RUN_BY_CI):
-            continue
-        if "plugins.merge" in line:
-            continue  # merges what the snippets store, below
-        run(root, tmp_path, command)
+    for command in commands(root):
+        if "plugins.merge" not in command:  # merges what the snippets store, below
+            run(root, tmp_path, command)
     plugins = [block for block in blocks(root, "python") if "register_metric" in block]
     for block in blocks(root, "python"):
         if block not in plugins:
