@@ -20,6 +20,7 @@ from analysis.plots import (
     draw_means,
     group_handles,
     groups_of,
+    is_cut,
     line_colors,
     set_log,
     spans_decade,
@@ -82,17 +83,18 @@ def plot_groups(
         raise ValueError(f"none of the {len(df)} runs has a record")
     groups = groups_of(df, by)
     axes = make_panels(len(panels), beside=_LEGEND_WIDTH) if axes is None else list(axes)
+    cut = False
     for ax, (title, curves) in zip(axes, panels.items(), strict=True):
-        means = []
+        drawn = {y: over_seeds(df, y, by) for y in curves}
+        log = spans_decade(np.concatenate([s.curves["mean"].to_numpy() for s in drawn.values()]))
+        cut |= log and any(map(is_cut, drawn.values()))
         for y, variant in curves.items():
-            statistics = over_seeds(df, y, by)
             colors = {
                 values: group.color if variant.color is None else variant.color
                 for values, group in groups.items()
             }
-            draw_means(ax, statistics, by, colors, variant.linestyle)
-            means.append(statistics.curves["mean"].to_numpy())
-        if spans_decade(np.concatenate(means)):
+            draw_means(ax, drawn[y], by, colors, variant.linestyle, log=log)
+        if log:
             set_log(ax)
         ax.set_title(title, size="medium")
     variants = dict.fromkeys(v for curves in panels.values() for v in curves.values() if v.name)
@@ -103,7 +105,7 @@ def plot_groups(
     handles += [
         Line2D([], [], color=v.color or own, linestyle=v.linestyle, label=v.name) for v in variants
     ]
-    title = describe_lines(df, records, by, LEVEL)
+    title = describe_lines(df, records, by, LEVEL, cut=cut)
     draw_legend(axes[0].figure, title, handles, records, by, loc="outside right upper")
     return axes
 

@@ -54,15 +54,16 @@ def plot_curves(
     if is_own_figure:
         height = max(4.5, 1.4 + 0.2 * min(len(groups), _LEGEND_ROWS))
         ax = plt.subplots(figsize=(8, height), layout="constrained")[1]
-    draw_means(ax, statistics, by, {values: group.color for values, group in groups.items()})
     if logy is None:
         logy = spans_decade(statistics.curves["mean"].to_numpy())
+    colors = {values: group.color for values, group in groups.items()}
+    draw_means(ax, statistics, by, colors, log=logy)
     if logy:
         set_log(ax)
     ax.set(xlabel="step", ylabel=y)
     ax.xaxis.get_major_locator().set_params(integer=True)
     handles = group_handles(statistics, by, groups)
-    title = describe_lines(df, statistics, by, level)
+    title = describe_lines(df, statistics, by, level, cut=logy and is_cut(statistics))
     beside = {"loc": "upper left", "bbox_to_anchor": (1.01, 1), "borderaxespad": 0}
     draw_legend(ax, title, handles, statistics, by, **(beside if is_own_figure else {}))
     return ax
@@ -90,8 +91,14 @@ def draw_means(
     by: Sequence[str],
     colors: Mapping[tuple, Any],
     linestyle: str = "-",
+    *,
+    log: bool,
 ) -> None:
-    """A line, its band and its crosses per group of the statistics."""
+    """A line, its band and its crosses per group of the statistics.
+
+    On a log axis a band ends at a tenth of its mean: one that reaches 0 would be a bar down to the
+    axis.
+    """
     incomplete = _by_values(statistics.incomplete, by)
     for values, curve in _by_values(statistics.curves, by).items():
         color = colors[values]
@@ -99,6 +106,7 @@ def draw_means(
         marker = "o" if len(step) == 1 else None
         ax.plot(step, mean, color=color, linestyle=linestyle, marker=marker, linewidth=1.6)
         if np.isfinite(high).any():
+            low = np.maximum(low, mean / 10) if log else low
             ax.fill_between(step, low, high, color=color, alpha=0.2, linewidth=0)
         if values in incomplete:
             _draw_crosses(ax, curve, incomplete[values], color)
@@ -125,7 +133,7 @@ def group_handles(
 
 
 def describe_lines(
-    df: pl.DataFrame, statistics: SeedStatistics, by: Sequence[str], level: float
+    df: pl.DataFrame, statistics: SeedStatistics, by: Sequence[str], level: float, *, cut: bool
 ) -> list[str]:
     """What line and band mean, in lines of a legend's title."""
     averaged = varying_keys(df, by)
@@ -136,6 +144,7 @@ def describe_lines(
     title = textwrap.wrap(what, 42)
     if statistics.curves["high"].is_not_null().any():
         title.append(f"band: {100 * level:g} % t interval of the mean")
+        title += ["(cut at a tenth of the mean)"] if cut else []
     return title
 
 
@@ -188,6 +197,11 @@ def set_log(ax: Axes) -> None:
     lowest = drawn[drawn > 0].min(initial=np.inf)
     if ax.get_ylim()[0] < lowest / 10 < np.inf:
         ax.set_ylim(bottom=lowest / 10, auto=True)
+
+
+def is_cut(statistics: SeedStatistics) -> bool:
+    """Whether a log axis shows a band from a tenth of its mean on, and not from its lower end."""
+    return bool((statistics.curves["low"] < statistics.curves["mean"] / 10).any())
 
 
 def _by_values(frame: pl.DataFrame, by: Sequence[str]) -> dict[tuple, pl.DataFrame]:

@@ -69,7 +69,10 @@ def _check_comparative_metrics(
             try:
                 name, columns = trials.remembered(trials.comparative_columns, spec, *both)
             except UnequalShapes as error:
-                raise ValueError(f"{spec!r}: {error}; {_unequal_sizes(cfg)}") from None
+                raise ValueError(
+                    f"{spec!r}: {error}; {_unequal_sizes(cfg)}; frobenius_distance compares any: "
+                    "comparative_metrics=[frobenius_distance]"
+                ) from None
             add_owner(owner, name, columns)
 
 

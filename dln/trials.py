@@ -3,6 +3,7 @@
 Planning checks once per stack: a second trial of the same spec costs microseconds.
 """
 
+import traceback
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -33,8 +34,13 @@ def remembered(function: Callable, *arguments: Any) -> Any:
 
 
 def matrix(params: dict, rows: int, cols: int) -> None:
-    """ValueError for what the teacher refuses."""
-    make_matrix(params, rows, cols, torch.Generator())
+    """ValueError for what the teacher refuses, or fails of."""
+    try:
+        make_matrix(params, rows, cols, torch.Generator())
+    except (ValueError, TypeError):
+        raise
+    except Exception as error:
+        raise _broken(params["matrix"], error) from None
 
 
 def optimizer(name: str, params: dict) -> None:
@@ -78,10 +84,20 @@ def _columns(spec: Any, kind: Registry, contexts: Sequence[EvalContext]) -> tupl
             columns = columns_of(name, metric(*contexts), 1)
         except (ValueError, TypeError):
             raise
+        except (NameError, AttributeError, ImportError) as error:
+            raise _broken(name, error) from None
         except Exception:  # of a metric that needs numbers; if it fails with them, so does its run
             return name, []
     RunResult(curves={"step": [], **{column: [] for column in columns}})  # names the store can hold
     return name, list(columns)
+
+
+def _broken(name: str, error: Exception) -> ValueError:
+    """That a plugin raised something else than a refusal, and where."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return ValueError(
+        f"{name!r} raised {type(error).__name__}: {error} ({frame.filename}:{frame.lineno})"
+    )
 
 
 def _without_storage(shapes: Shapes, samples: int, criterion: str) -> EvalContext:

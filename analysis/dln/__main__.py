@@ -30,12 +30,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     matplotlib.use("Agg")
     try:
+        df = load_sweep(*arguments.stores, params="all", status=("ok", "diverged", "failed"))
         if not arguments.output.parent.is_dir():
             raise FileNotFoundError(
                 f"cannot write to {arguments.output}: no folder {arguments.output.parent}"
             )
         arguments.output.mkdir(exist_ok=True)
-        df = load_sweep(*arguments.stores, params="all", status=("ok", "diverged", "failed"))
         for name, draw, what in _figures(df):
             path = arguments.output / f"{name}.png"
             axes = draw()

@@ -102,7 +102,11 @@ def quantities_of(df: pl.DataFrame, by: Sequence[str]) -> dict[str, dict[str, Va
         panels.setdefault(name[:-2] if variant else name, {})[name] = variant or between
     if not any(variant.name for curves in panels.values() for variant in curves.values()):
         raise ValueError("no column ends in _a or _b: these are no runs of dln/compare; use plot")
-    return panels
+    # What the comparison is about comes first: the losses, then the distances.
+    order = sorted(
+        panels, key=lambda name: ("loss" not in name, between not in panels[name].values())
+    )
+    return {name: panels[name] for name in order}
 
 
 def _grid(steps: Sequence[int]) -> str:

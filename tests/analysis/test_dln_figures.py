@@ -109,7 +109,7 @@ def test_plot_of_one_run_shows_all_its_curves(sweep):
 
 def test_both_networks_share_the_panel_of_a_quantity(comparison):
     axes = {ax.get_title(): ax for ax in plot_comparative(comparison)}
-    assert list(axes) == ["test_loss", "layer_norm_0", "param_distance"]
+    assert list(axes) == ["test_loss", "param_distance", "layer_norm_0"]
     assert drawn(axes["test_loss"]) == lines_of(comparison, "test_loss_a", "test_loss_b")
     assert drawn(axes["layer_norm_0"]) == lines_of(comparison, "layer_norm_0_b")
     assert drawn(axes["param_distance"]) == lines_of(comparison, "param_distance")
@@ -246,10 +246,13 @@ def test_says_why_there_is_no_theory(sweep_cli, tmp_path):
     assert names == {"test_loss.png", "plateaus.png"}
 
 
-def test_bad_input_is_one_line_and_exit_status_2(tmp_path):
+def test_bad_input_is_one_line_and_exit_status_2(sweep_cli, tmp_path):
+    there, nowhere = tmp_path / "store", tmp_path / "nowhere"
+    assert sweep_cli("-cn=dln/smoke", f"--output={there}").returncode == 0
     for store, output, message in (
-        (tmp_path / "nowhere", tmp_path, f"no store {tmp_path / 'nowhere'}"),
-        (tmp_path, tmp_path / "no" / "where", f"no folder {tmp_path / 'no'}"),
+        (nowhere, nowhere / "figures", f"no store {nowhere}"),
+        (nowhere, tmp_path / "figures", f"no store {nowhere}"),
+        (there, nowhere / "figures", f"no folder {nowhere}"),
     ):
         done = figures(store, "-o", output)
         assert done.returncode == 2
@@ -257,6 +260,7 @@ def test_bad_input_is_one_line_and_exit_status_2(tmp_path):
         assert done.stderr.startswith("error: ")
         assert len(done.stderr.splitlines()) == 1
         assert done.stdout == ""
+        assert not output.exists()
 
 
 def test_help_has_an_example():

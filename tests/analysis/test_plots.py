@@ -10,8 +10,10 @@ from matplotlib.colors import to_rgb
 from analysis import over_seeds, plot_curves
 
 
-def test_lines_are_the_means_and_bands_the_intervals(sweep):
-    ax = plot_curves(sweep, "test_loss", "model.gamma")
+@pytest.mark.parametrize("log", [False, True])
+def test_lines_are_the_means_and_bands_the_intervals(sweep, log):
+    """On a log axis not below a tenth of the mean."""
+    ax = plot_curves(sweep, "test_loss", "model.gamma", logy=log)
     statistics = over_seeds(sweep, "test_loss", "model.gamma").curves
     groups = statistics.partition_by("model.gamma", maintain_order=True)
     lines = curve_lines(ax)
@@ -23,6 +25,9 @@ def test_lines_are_the_means_and_bands_the_intervals(sweep):
     for band, group in zip(ax.collections, groups[:3], strict=True):
         vertices = {tuple(v) for path in band.get_paths() for v in path.vertices}
         edges = group.filter(pl.col("high").is_not_null())
+        if log:
+            assert (edges["low"] < edges["mean"] / 10).any() or group["model.gamma"][0] < 1.5
+            edges = edges.with_columns(pl.max_horizontal("low", pl.col("mean") / 10).alias("low"))
         for bound in ("low", "high"):
             assert set(edges.select(pl.col("step").cast(float), bound).rows()) <= vertices
 
@@ -38,7 +43,7 @@ def test_legend_names_n_what_is_missing_and_what_the_band_means(sweep):
     ]
     assert legend_title(ax) == (
         "line: mean over the runs that have the step (they differ in training.batch_seed) "
-        "band: 95 % t interval of the mean model.gamma:"
+        "band: 95 % t interval of the mean (cut at a tenth of the mean) model.gamma:"
     )
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("step", "test_loss")
     other = plot_curves(sweep, "test_loss", level=0.5)

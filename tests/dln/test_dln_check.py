@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from dln.check import check
 from dln.config import DataConfig, ModelConfig, TrainConfig, TrainingConfig
-from dln.registry import metrics, register_metric
+from dln.registry import matrices, metrics, register_matrix, register_metric
 
 TOPK = {"matrix": "power_law_topk", "scale": 1, "alpha": 1}
 SWITCH = {"switch_batch_size": {"at_step": 1, "batch_size": None}}
@@ -74,16 +74,24 @@ BAD = [
     ({"metrics": ["clashing"]}, ["metrics[0]", "'test_loss' comes from two metrics"]),
     ({"metrics": ["misnamed"]}, ["metrics[0]", "'Bad.Name'"]),
     ({"metrics": ["misshapen"]}, ["metrics[0]", "must return tensors [R] or [R, k]"]),
+    ({"metrics": ["broken"]}, ["metrics[0]: 'broken' raised NameError: name 'torhc'", "check.py:"]),
+    (
+        {"data__params": {"matrix": "broken"}},
+        ["data.params: 'broken' raised NameError: name 'torhc' is not defined", "check.py:"],
+    ),
 ]  # fmt: skip
 
 
 @pytest.fixture
 def odd_metrics(monkeypatch):
-    """Registered metrics that make bad columns."""
+    """Registered metrics that make bad columns, and plugins with a mistake."""
     monkeypatch.setattr(metrics, "_functions", dict(metrics._functions))
     register_metric("clashing")(lambda ctx: {"test_loss": ctx.product[:, 0, 0]})
     register_metric("misnamed")(lambda ctx: {"Bad.Name": ctx.product[:, 0, 0]})
     register_metric("misshapen")(lambda ctx: ctx.product)
+    register_metric("broken")(lambda ctx: torhc.linalg.norm(ctx.product))  # noqa: F821
+    monkeypatch.setattr(matrices, "_functions", dict(matrices._functions))
+    register_matrix("broken")(lambda rows, cols, generator: torhc.eye(rows))  # noqa: F821
     register_metric("by_value")(lambda ctx: ctx.product[:, 0, 0] * float(ctx.product.sum()))
 
 
