@@ -6,6 +6,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+_QUARTIC_BYTES = 2**26  # most bytes of a stack's fourth moments
+
 
 @dataclass(frozen=True)
 class CleanSet:
@@ -18,13 +20,14 @@ class CleanSet:
     quartic: Tensor | None  # mean of phi phi^T, phi the products x_i x_j, i <= j: [R, p, p]
 
     @classmethod
-    def of(cls, inputs: Tensor, teacher: Tensor) -> "CleanSet":
-        """The set with its moments; the fourth ones only where they are smaller than the samples'
-        products, that is p = d (d + 1) / 2 <= N."""
+    def of(cls, inputs: Tensor, teacher: Tensor, copies: int = 1) -> "CleanSet":
+        """The sets with their moments; the fourth ones only where they are smaller than the
+        samples' products, that is p = d (d + 1) / 2 <= N, and `copies` of them take little memory:
+        they grow as d^4."""
         n, d = inputs.shape[-2:]
         i, j = torch.triu_indices(d, d, device=inputs.device)
         quartic = None
-        if len(i) <= n:
+        if len(i) <= n and copies * len(i) ** 2 * inputs.itemsize <= _QUARTIC_BYTES:
             products = inputs[..., i] * inputs[..., j]
             quartic = products.mT @ products / n
         return cls(inputs, inputs @ teacher.mT, teacher, inputs.mT @ inputs / n, quartic)

@@ -96,7 +96,8 @@ class TrainSetLoader:
         A row holds the sample and its target or noise, or its share of their outer products' mean.
         """
         data, d = self._dataset, self._dataset.train_inputs.shape[-1]
-        self._order, self._next = (), 0
+        self._order = data.which.new_empty(0, len(data.which), 0)  # none drawn yet
+        self._next = 0
         self._hands_moments = self._by_moments and (self.batch_size or d) >= d
         if self.batch_size is None:
             whole = (data.train_inputs, data.train_targets)

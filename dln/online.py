@@ -72,9 +72,9 @@ class OnlineLoader:
         entries = len(self._noise_std) * rows * d
         steps = max(1, min(_BLOCK_ENTRIES // entries, self._end - self._step))
         if self._is_wishart:
-            # Pages of their own: a batch size may have had its samples one by one before.
             inputs = wishart_roots(self._inputs_stream, self._step, steps, d, self.batch_size)
-            first_row, page, scale = self._step * d, 1, (d / self.batch_size) ** 0.5
+            page = _wishart_page(self.batch_size)
+            first_row, scale = self._step * d, (d / self.batch_size) ** 0.5
         else:
             inputs = self._inputs_stream.normals(self._samples * d, steps * rows * d)
             first_row, page, scale = self._samples, 0, 1.0
@@ -105,8 +105,18 @@ def wishart_roots(stream: Stream, first: int, steps: int, d: int, size: int) -> 
     lower = torch.tril_indices(d, d, -1, device=stream.key.device)
     below = lower.shape[1]
     freedom = size - torch.arange(d, dtype=torch.float64, device=stream.key.device)
-    squares = 2 * stream.gammas(first * d, (freedom / 2).repeat(steps), page=2)
+    page = _wishart_page(size)
+    squares = 2 * stream.gammas(first * d, (freedom / 2).repeat(steps), page=page + 1)
     F = torch.diag_embed(squares.sqrt().unflatten(1, (steps, d)))
-    normals = stream.normals(first * below, steps * below, page=1)
+    normals = stream.normals(first * below, steps * below, page)
     F[..., lower[0], lower[1]] = normals.unflatten(1, (steps, below))
     return F.mT * (d / size) ** 0.5
+
+
+def _wishart_page(size: int) -> int:
+    """The first page of a batch size's draws: no size shares one with another, nor with samples.
+
+    On one page, batches of 10 and of 20 would have the same noise but for a factor, and networks
+    that differ in the batch size would stay close. 64: more attempts than a gamma ever takes.
+    """
+    return 64 * size

@@ -8,6 +8,7 @@ from typing import Any
 from dln.config import TrainConfig, layer_shapes, n_params
 
 CACHE_BYTES = 4 * 2**20  # weights of a stack that stay in a core's cache
+MOST_PERMUTED = 2**25  # samples of all replicas' permutations: a gigabyte while they are drawn
 MOST_ON_CPU = 512  # measured: little is gained beyond, even at width 10
 
 
@@ -19,7 +20,8 @@ def stack_width(cfg: TrainConfig) -> int:
     free = _free_gpu_bytes(cfg.device)
     if free is None:
         weight_bytes = n_params(cfg.model) * _number_bytes(cfg)
-        return max(1, min(MOST_ON_CPU, CACHE_BYTES // weight_bytes))
+        ordered = MOST_PERMUTED // (1 if cfg.data.online else cfg.data.train_samples)
+        return max(1, min(MOST_ON_CPU, CACHE_BYTES // weight_bytes, ordered))
     return max(1, free // 2 // _replica_bytes(cfg))
 
 

@@ -67,7 +67,12 @@ class Stream:
         while len(pending):
             replica, j = pending // n, pending % n
             number = first + j
-            counter = (number & _MASK, number >> 32, torch.full_like(j, page), torch.zeros_like(j))
+            counter = (
+                number & _MASK,
+                number >> 32,
+                torch.full_like(j, page & _MASK),
+                torch.full_like(j, page >> 32),
+            )
             v0, w0, v1, v2 = philox4x32(counter, (self.key[replica, 0], self.key[replica, 1]))
             x = _box_muller(v0, w0)[0]
             cube = (1 + c[j] * x) ** 3

@@ -44,7 +44,8 @@ class Trainer:
         self._metrics = resolve_metrics(cfg.metrics)
         callbacks = [registry.callbacks.resolve(spec) for spec in cfg.callbacks]
         self._callbacks = [factory() for factory in callbacks]
-        self._test_set = CleanSet.of(dataset.test_inputs, dataset.teacher)
+        copies = 1 if len(dataset.teacher) == 1 else len(dataset.which)  # as `spread` makes
+        self._test_set = CleanSet.of(dataset.test_inputs, dataset.teacher, copies)
         self._losses = {
             "test_loss": _SetLoss(
                 self.criterion, dataset, dataset.test_inputs, dataset.test_targets, noise=None

@@ -48,7 +48,7 @@ class PlannedSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Ends in SystemExit with the status that `sweep.py --help` lists."""
         # Imported here: Hydra imports this module at every start, also for --help.
-        from plugins import driver, execution
+        from plugins import driver, execution, processes
         from plugins.exits import bad_input, finish
         from plugins.worker import cores
 
@@ -89,6 +89,10 @@ class PlannedSweeper(Sweeper):
             print(note)
         if dry_run:
             raise SystemExit(0)
+        if workers is not None and workers > processes.waiting():
+            bad_input(
+                ValueError(f"hydra.sweeper.workers={workers} must come from --workers {workers}")
+            )
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=self.hydra_context,
             task_function=self.task_function,

@@ -22,6 +22,7 @@ from plugins.overrides import (
 )
 
 _HELP = {"--help", "-h"}
+_MULTIRUN = {"--multirun", "-m"}
 _WITHOUT_EXPERIMENT = {"--hydra-help", "--version"}
 
 
@@ -33,7 +34,7 @@ def main(hydra_main: Callable[[], None]) -> None:
     headers = experiment_headers([Path(folder) for folder in config_dirs_of(sys.argv)])
     try:
         arguments = translate_argv(sys.argv[1:], list(headers))
-        config_name = config_name_of(arguments)
+        config_name, workers = config_name_of(arguments), workers_of(arguments)
         if config_name is not None:
             import_family(config_name.split("/")[0])
     except (ValueError, ImportError) as error:
@@ -49,11 +50,13 @@ def main(hydra_main: Callable[[], None]) -> None:
     paths = [str(CONF.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)
     sys.argv[1:] = arguments
-    workers = workers_of(arguments)
-    if workers and "hydra.sweeper.dry_run=true" not in arguments:
-        processes.start(config_name.split("/")[0], workers)
+    computes = _MULTIRUN & set(arguments) and "hydra.sweeper.dry_run=true" not in arguments
     try:
+        if workers and computes:
+            processes.start(config_name.split("/")[0], workers)
         hydra_main()
+    except KeyboardInterrupt:  # while planning: nothing was started
+        raise SystemExit(130) from None
     except SystemExit as end:
         # Hydra prints what it refuses and exits with 1, the status of failed runs.
         if end.code == 1 and isinstance(end.__context__, HydraException | OmegaConfBaseException):

@@ -123,7 +123,7 @@ def config_name_of(hydra_argv: Sequence[str]) -> str | None:
 def workers_of(hydra_argv: Sequence[str]) -> int | None:
     """The processes that `--workers` asks for in translated arguments."""
     counts = [arg.partition("=")[2] for arg in hydra_argv if arg.startswith(_WORKERS)]
-    return int(counts[-1]) if counts else None
+    return _count("--workers", counts[-1]) if counts else None
 
 
 def config_dirs_of(argv: Sequence[str]) -> list[str]:

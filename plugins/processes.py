@@ -1,20 +1,24 @@
 """The units of `--workers N`: a process each on this machine.
 
 They are forked at the start of the command, once the family is imported, which may take seconds,
-and before anything has threads or uses a GPU, so that a fork is safe; then they wait for the plan.
+and before polars or a GPU is used, which would not survive a fork; then they wait for the plan.
 """
 
 import atexit
+import contextlib
 import importlib
 import multiprocessing
 import os
+import signal
 import sys
+import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
 
 from plugins.experiment import experiments
 
+_STOP = 10.0  # seconds that units get to stop after Ctrl-C
 _CONTEXT = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
 
 
@@ -41,6 +45,11 @@ def start(family: str, workers: int) -> None:
     atexit.register(_dismiss)  # before multiprocessing waits for them
 
 
+def waiting() -> int:
+    """How many processes wait for `run_units`."""
+    return len(_waiting)
+
+
 def run_units(plan_file: Path, n_units: int) -> None:
     """Run units 0 .. n_units - 1 side by side, to the end of all of them.
 
@@ -49,20 +58,39 @@ def run_units(plan_file: Path, n_units: int) -> None:
     logs = plan_file.parent.parent / "logs"
     logs.mkdir(exist_ok=True)
     running = []
-    for unit in range(n_units):
-        worker = _waiting.pop()
-        log = logs / f"{plan_file.stem}-{unit}.log"
-        worker.orders.send((plan_file, unit, log))
-        running.append((worker.process, log))
-    _dismiss()
+    try:
+        for unit in range(n_units):
+            worker = _waiting.pop()
+            log = logs / f"{plan_file.stem}-{unit}.log"
+            running.append((worker.process, log))
+            with contextlib.suppress(BrokenPipeError):  # killed while it waited: told below
+                worker.orders.send((plan_file, unit, log))
+        _dismiss()
+        for process, _ in running:
+            # One long wait would hold back a Ctrl-C that met another thread.
+            while process.is_alive():
+                process.join(0.1)
+    except KeyboardInterrupt:
+        _stop([process for process, _ in running])
+        raise
     for process, log in running:
-        while process.is_alive():  # one long wait would hold back a Ctrl-C that met another thread
-            process.join(0.1)
         if process.exitcode:
             print(
                 f"a unit stopped with exit status {process.exitcode}; its log: {log}",
                 file=sys.stderr,
             )
+
+
+def _stop(processes: list[multiprocessing.Process]) -> None:
+    """Pass Ctrl-C on, also to units that have not reported yet; give them time to publish."""
+    for process in processes:
+        if process.is_alive():
+            os.kill(process.pid, signal.SIGINT)
+    deadline = time.monotonic() + _STOP
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+        process.kill()  # or we would wait for it at our exit; what it published stays
+        process.join()
 
 
 def _dismiss() -> None:
@@ -81,11 +109,11 @@ def _work(orders: Connection, inherited: list[Connection]) -> None:
         plan_file, unit, log = orders.recv()
     except EOFError:
         return
-    with log.open("w") as file:
-        for stream in (sys.stdout, sys.stderr):
-            os.dup2(file.fileno(), stream.fileno())
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    for descriptor in (1, 2):
+        os.dup2(file, descriptor)
+    sys.stdout = sys.stderr = os.fdopen(file, "w", buffering=1)  # the command may have none
     run_unit(plan_file, unit)
     sys.stdout.flush()
-    sys.stderr.flush()
     if not log.stat().st_size:
         log.unlink()

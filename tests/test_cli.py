@@ -138,6 +138,8 @@ def test_a_changed_fixed_value_adds_rows_and_is_named(sweep_cli, tmp_path):
         (["seed=0..3", "--rerun", "seed=7"], "no run of the sweep matches"),
         (["model.scale=inf"], "finite"),
         (["--workers=none"], "--workers takes a whole number"),
+        (["hydra.sweeper.workers=abc"], "--workers takes a whole number"),
+        (["++hydra.sweeper.workers=2"], "hydra.sweeper.workers=2 must come from --workers 2"),
         (["hydra/sweeper=basic", "sede=1"], "did you mean 'seed'"),
         (["hydra/launcher=slrum"], "slrum"),
     ],

@@ -24,3 +24,10 @@ def test_mean_products_are_those_of_the_samples(n, chunks):
         for r in range(2)
     ]  # fmt: skip
     torch.testing.assert_close(samples.mean_product(U, V, chunks), torch.stack(expected))
+
+
+def test_fourth_moments_are_left_out_where_their_copies_are_large():
+    x = torch.randn(2, 500, 20, dtype=torch.float64)  # 210^2 numbers a set: 353 kB
+    teacher = torch.zeros(2, 20, 20, dtype=torch.float64)
+    assert CleanSet.of(x, teacher, copies=190).quartic is not None
+    assert CleanSet.of(x, teacher, copies=191).quartic is None

@@ -89,6 +89,11 @@ def test_a_stack_holds_four_megabytes_of_weights(width, dtype, expected):
     assert stack_width(cfg) == expected
 
 
+def test_a_stack_is_narrower_on_a_large_train_set():
+    cfg = config(model__hidden_dim=10, data__train_samples=2**18)
+    assert stack_width(cfg) == 128
+
+
 def test_the_schema_and_the_width_of_a_stack_load_no_torch():
     code = (
         "import sys, dln, dln.registry; from dln.config import TrainConfig; "

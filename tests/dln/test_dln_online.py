@@ -5,6 +5,7 @@ import torch
 from dln_cases import small, trainer
 
 from dln import online
+from dln.streams import Stream
 
 
 @pytest.mark.parametrize("size", [2, 3, 7])  # below, at and above the input dimension
@@ -120,6 +121,16 @@ def test_moments_drawn_whole_have_the_law_of_sampled_batches(size, d_active):
     assert gap((drawn - centre) ** 2, (sampled - centre) ** 2) < 4.5
     products = [(part - centre)[:, :, None] * (part - centre)[:, None] for part in (drawn, sampled)]
     assert gap(*(product.flatten(1) for product in products)) < 5.5  # 225 covariances
+
+
+def test_batches_of_two_sizes_have_no_noise_in_common():
+    """Correlations of the off-diagonals of X^T X within 5 / sqrt(n)."""
+    grams = []
+    for size in (10, 20):
+        X = online.wishart_roots(Stream("dln/online_x", [0]), 0, 20_000, 3, size)[0]
+        grams.append((X.mT @ X)[:, *torch.triu_indices(3, 3, 1)])
+    a, b = ((gram - gram.mean(0)) / gram.std(0) for gram in grams)
+    assert (a * b).mean(0).abs().max() < 5 / 20_000**0.5
 
 
 def test_a_whole_batch_of_moments_has_d_rows():

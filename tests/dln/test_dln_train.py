@@ -163,6 +163,19 @@ def test_stack_mates_of_a_diverged_replica_are_unchanged(values):
             np.testing.assert_allclose(result.curves[name], curve, rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.parametrize(("at_step", "record"), [(0, 0), (10, 10)])
+def test_a_divergence_at_the_step_of_a_switch_is_one(at_step, record):
+    """Batches of the new size have not been drawn when the replica leaves."""
+    switch = {"switch_batch_size": {"at_step": at_step, "batch_size": 7}}
+    cfg, replicas = diverging(max_steps=20, num_evaluations=2, callbacks=[switch])
+    state = trainer(cfg, replicas, 3)
+    if at_step == 0:
+        state.weights[0][1] = torch.inf
+    good, bad, _ = train_in_lockstep({"": state})
+    assert (good.status, bad.status) == ("ok", "diverged")
+    assert bad.scalars["diverged_step"] == record
+
+
 def test_a_stack_whose_replicas_all_diverge_ends():
     cfg, _ = diverging()
     seen = []
