@@ -3,7 +3,7 @@
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from analysis.curves import LEVEL, config_values, key_values, over_seeds
 from analysis.plots import (
     CROSS,
+    Group,
     describe_lines,
     draw_legend,
     draw_means,
@@ -81,7 +82,8 @@ def plot_groups(
     records = over_seeds(df.with_columns(pl.col("step").alias("_record")), "_record", by)
     if records.curves.is_empty():
         raise ValueError(f"none of the {len(df)} runs has a record")
-    groups = groups_of(df, by)
+    variants = dict.fromkeys(v for curves in panels.values() for v in curves.values() if v.name)
+    groups = groups_of(df, by, styles=not variants)  # the variants are told by styles
     axes = make_panels(len(panels), beside=_LEGEND_WIDTH) if axes is None else list(axes)
     cut = False
     for ax, (title, curves) in zip(axes, panels.items(), strict=True):
@@ -89,15 +91,10 @@ def plot_groups(
         log = spans_decade(np.concatenate([s.curves["mean"].to_numpy() for s in drawn.values()]))
         cut |= log and any(map(is_cut, drawn.values()))
         for y, variant in curves.items():
-            colors = {
-                values: group.color if variant.color is None else variant.color
-                for values, group in groups.items()
-            }
-            draw_means(ax, drawn[y], by, colors, variant.linestyle, log=log)
+            draw_means(ax, drawn[y], by, _styled(groups, variant), log=log)
         if log:
             set_log(ax)
         ax.set_title(title, size="medium")
-    variants = dict.fromkeys(v for curves in panels.values() for v in curves.values() if v.name)
     handles = group_handles(records, by, groups)
     own = "0.3" if by else groups[()].color
     if variants and not by:  # the lines of the one group are its variants'
@@ -108,6 +105,18 @@ def plot_groups(
     title = describe_lines(df, records, by, LEVEL, cut=cut)
     draw_legend(axes[0].figure, title, handles, records, by, loc="outside right upper")
     return axes
+
+
+def _styled(groups: Mapping[tuple, Group], variant: Variant) -> dict[tuple, Group]:
+    """The groups as a variant draws them: in its style if it is named, its colour if it has one."""
+    return {
+        values: replace(
+            group,
+            linestyle=variant.linestyle if variant.name else group.linestyle,
+            color=group.color if variant.color is None else variant.color,
+        )
+        for values, group in groups.items()
+    }
 
 
 def make_panels(n: int, beside: float = 0) -> list[Axes]:

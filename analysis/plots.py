@@ -17,15 +17,17 @@ from analysis.curves import LEVEL, SeedStatistics, over_seeds, value_text, varyi
 # Okabe & Ito (2008) without yellow and black: told apart by colour-blind readers.
 _QUALITATIVE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _LEGEND_ROWS = 20
+_STYLES = ("-", "--", ":", "-.")
 CROSS = {"marker": "x", "markersize": 7, "markeredgewidth": 1.8, "linestyle": "none"}
 
 
 @dataclass(frozen=True)
 class Group:
-    """The runs that one line is the mean of: its text in the legend, and its colour."""
+    """The runs that one line is the mean of: its text in the legend, its colour and style."""
 
     name: str
     color: Any
+    linestyle: str = "-"
 
 
 def plot_curves(
@@ -41,7 +43,8 @@ def plot_curves(
     The legend says what is averaged, what the band means, and per line the number of runs and how
     many of them diverged, failed or ended early; a line of one run has no band. A cross stands on
     the line where a diverged run's records end. Without `by` all runs make one line.
-    Numeric keys run from dark to light. `logy` None: logarithmic when the means are positive and
+    Numeric keys run from dark to light; of two keys the second is told by the line's style, if it
+    has at most four values. `logy` None: logarithmic when the means are positive and
     span a factor of ten. `ax` None: a new figure, legend beside the axes. Saves nothing.
     Raises as over_seeds does, and ValueError when no run has a record of `y`.
     """
@@ -56,8 +59,7 @@ def plot_curves(
         ax = plt.subplots(figsize=(8, height), layout="constrained")[1]
     if logy is None:
         logy = spans_decade(statistics.curves["mean"].to_numpy())
-    colors = {values: group.color for values, group in groups.items()}
-    draw_means(ax, statistics, by, colors, log=logy)
+    draw_means(ax, statistics, by, groups, log=logy)
     if logy:
         set_log(ax)
     ax.set(xlabel="step", ylabel=y)
@@ -69,9 +71,10 @@ def plot_curves(
     return ax
 
 
-def groups_of(df: pl.DataFrame, by: Sequence[str]) -> dict[tuple, Group]:
+def groups_of(df: pl.DataFrame, by: Sequence[str], styles: bool = True) -> dict[tuple, Group]:
     """The groups of a frame's runs under their values of the keys `by`, sorted, null last.
 
+    `styles`: whether a second key of few values may be told by line styles instead of colours.
     Names hold floats with four digits, or exact where four make two groups alike.
     """
     if not by:
@@ -81,6 +84,16 @@ def groups_of(df: pl.DataFrame, by: Sequence[str]) -> dict[tuple, Group]:
         names = [", ".join(value_text(v, digits) for v in group) for group in values]
         if len(set(names)) == len(names):
             break
+    second = list(dict.fromkeys(group[-1] for group in values))
+    if len(by) == 2 and styles and len(second) <= len(_STYLES):
+        first = list(dict.fromkeys(group[0] for group in values))
+        colors = dict(
+            zip(first, line_colors(len(first), df.schema[by[0]].is_numeric()), strict=True)
+        )
+        return {
+            group: Group(name, colors[group[0]], _STYLES[second.index(group[1])])
+            for group, name in zip(values, names, strict=True)
+        }
     colors = line_colors(len(values), all(df.schema[key].is_numeric() for key in by))
     return {g: Group(n, c) for g, n, c in zip(values, names, colors, strict=True)}
 
@@ -89,8 +102,7 @@ def draw_means(
     ax: Axes,
     statistics: SeedStatistics,
     by: Sequence[str],
-    colors: Mapping[tuple, Any],
-    linestyle: str = "-",
+    groups: Mapping[tuple, Group],
     *,
     log: bool,
 ) -> None:
@@ -101,7 +113,7 @@ def draw_means(
     """
     incomplete = _by_values(statistics.incomplete, by)
     for values, curve in _by_values(statistics.curves, by).items():
-        color = colors[values]
+        color, linestyle = groups[values].color, groups[values].linestyle
         step, mean, low, high = curve.select("step", "mean", "low", "high").to_numpy().T
         marker = "o" if len(step) == 1 else None
         ax.plot(step, mean, color=color, linestyle=linestyle, marker=marker, linewidth=1.6)
@@ -127,7 +139,8 @@ def group_handles(
         notes = [f"{status.count(s)} {word}" for s, word in words.items() if s in status]
         notes += [] if values in curves else ["no record"]
         label = f"{group.name} ({', '.join([f'n = {n_runs}', *notes])})"
-        style = {"color": group.color} if values in curves else {"linestyle": "none"}
+        style = {"color": group.color, "linestyle": group.linestyle}
+        style = style if values in curves else {"linestyle": "none"}
         handles.append(Line2D([], [], linewidth=1.6, label=label, **style))
     return handles
 

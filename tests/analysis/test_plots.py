@@ -32,6 +32,17 @@ def test_lines_are_the_means_and_bands_the_intervals(sweep, log):
             assert set(edges.select(pl.col("step").cast(float), bound).rows()) <= vertices
 
 
+def test_of_two_keys_the_second_is_told_by_the_style(sweep):
+    both = pl.concat([sweep.with_columns(pl.lit(lr).alias("training.lr")) for lr in (1e-3, 1e-2)])
+    both = both.select("training.lr", *sweep.columns)
+    lines = curve_lines(plot_curves(both, "test_loss", ["model.gamma", "training.lr"]))
+    styles = [line.get_linestyle() for line in lines]
+    colors = [to_rgb(line.get_color()) for line in lines]
+    assert styles == ["-", "--"] * 4
+    assert colors[::2] == colors[1::2]
+    assert len(set(colors)) == 4
+
+
 def test_legend_names_n_what_is_missing_and_what_the_band_means(sweep):
     ax = plot_curves(sweep, "test_loss", "model.gamma")
     assert legend_texts(ax) == [
