@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
@@ -34,15 +35,16 @@ def start(family: str, workers: int) -> None:
     """Import what the family's runs need, and start processes that wait for `run_units`."""
     for experiment in experiments(family):
         importlib.import_module((experiment.run_stack or experiment.run).partition(":")[0])
-    for _ in range(workers):
-        receiver, sender = _CONTEXT.Pipe(duplex=False)
-        senders = [sender, *(worker.orders for worker in _waiting)]
-        inherited = senders if _CONTEXT.get_start_method() == "fork" else []
-        process = _CONTEXT.Process(target=_work, args=(receiver, inherited))
-        process.start()
-        receiver.close()
-        _waiting.append(_Worker(process, sender))
     atexit.register(_dismiss)  # before multiprocessing waits for them
+    with _interrupts_held_back():
+        for _ in range(workers):
+            receiver, sender = _CONTEXT.Pipe(duplex=False)
+            senders = [sender, *(worker.orders for worker in _waiting)]
+            inherited = senders if _CONTEXT.get_start_method() == "fork" else []
+            process = _CONTEXT.Process(target=_work, args=(receiver, inherited))
+            process.start()
+            receiver.close()
+            _waiting.append(_Worker(process, sender))
 
 
 def waiting() -> int:
@@ -81,6 +83,18 @@ def run_units(plan_file: Path, n_units: int) -> None:
             )
 
 
+@contextlib.contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """A Ctrl-C is raised at the end: in the middle of a fork Python would drop it, and between two
+    lines a process would be started that nobody knows."""
+    came = []
+    usual = signal.signal(signal.SIGINT, lambda *_: came.append(True))
+    yield
+    signal.signal(signal.SIGINT, usual)
+    if came:
+        raise KeyboardInterrupt
+
+
 def _stop(processes: list[multiprocessing.Process]) -> None:
     """Pass Ctrl-C on, also to units that have not reported yet; give them time to publish."""
     for process in processes:
@@ -101,6 +115,7 @@ def _dismiss() -> None:
 
 def _work(orders: Connection, inherited: list[Connection]) -> None:
     os.setsid()  # Ctrl-C in a terminal reaches the driver alone, which passes it on once
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for sender in inherited:  # open here, they would never read as closed
         sender.close()
     from plugins.worker import run_unit  # while the driver plans
