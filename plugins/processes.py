@@ -89,8 +89,10 @@ def _interrupts_held_back() -> Iterator[None]:
     lines a process would be started that nobody knows."""
     came = []
     usual = signal.signal(signal.SIGINT, lambda *_: came.append(True))
-    yield
-    signal.signal(signal.SIGINT, usual)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
     if came:
         raise KeyboardInterrupt
 
