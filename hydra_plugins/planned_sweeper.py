@@ -26,6 +26,8 @@ class PlannedSweeperConf:
     rerun: list[str] = field(default_factory=list)  # k=v: matching runs are computed again
     dry_run: bool = False
     fail_fast: bool = False
+    detach: bool = False  # SLURM: submit and return
+    wait_timeout_min: float | None = None  # SLURM: stop waiting after so many minutes; jobs go on
     units: int | None = None  # jobs; null: by the launcher
     workers: int | None = None  # jobs as processes on this machine, without Hydra's launcher
     max_stack: int | None = None  # replicas in a stack; null: the experiment's stack_width
@@ -50,15 +52,17 @@ class PlannedSweeper(Sweeper):
         # Imported here: Hydra imports this module at every start, also for --help.
         from plugins import driver, execution, processes
         from plugins.exits import bad_input, finish
+        from plugins.submission import MOST_JOBS, NothingSubmitted, unit_seconds
         from plugins.worker import cores
 
         settings = {
             k: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v
             for k, v in self.settings.items()
         }
-        dry_run = settings.pop("dry_run")
+        dry_run, detach = settings.pop("dry_run"), settings.pop("detach")
+        wait_minutes, workers = settings.pop("wait_timeout_min"), settings.pop("workers")
         name = self.config.hydra.runtime.choices["hydra/launcher"]
-        workers = settings.pop("workers")
+        slurm = self.config.hydra.launcher._target_.endswith(".SlurmLauncher")
         in_process = name == "basic" and workers is None
         local = in_process or name in ("submitit_local", "joblib")
         if not any(
@@ -71,6 +75,9 @@ class PlannedSweeper(Sweeper):
             settings["units"] = 1
         elif settings["units"] is None and local:
             settings["units"] = cores()
+        if slurm:
+            settings["most_units"] = MOST_JOBS
+            settings["unit_seconds"] = unit_seconds(self.config.hydra.launcher.timeout_min)
         request = driver.Request(
             overrides=arguments,
             store=Path(self.config.hydra.sweep.dir),
@@ -78,6 +85,14 @@ class PlannedSweeper(Sweeper):
             **settings,
         )
         try:
+            if in_process and (settings["units"] or 1) > 1:
+                raise ValueError(
+                    f"--jobs={settings['units']} needs a launcher that submits to a cluster, as "
+                    f"hydra/launcher=slurm; on this machine: --workers={settings['units']}"
+                )
+            if not slurm and (detach or wait_minutes is not None):
+                flag = "--detach" if detach else "hydra.sweeper.wait_timeout_min"
+                raise ValueError(f"{flag} needs a launcher that submits to SLURM, not {name}")
             sweep = driver.plan_sweep(
                 request, self._compose, self._is_group, self.hydra_context.config_loader
             )
@@ -93,13 +108,15 @@ class PlannedSweeper(Sweeper):
             bad_input(
                 ValueError(f"hydra.sweeper.workers={workers} must come from --workers {workers}")
             )
-        launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=self.hydra_context,
-            task_function=self.task_function,
-            config=self.config,
-        )
 
-        def launch(jobs: list[list[str]]) -> None:
+        def launch(jobs: list[list[str]], folder: Path | None = None) -> None:
+            if folder is not None:  # submitit's
+                self.config.hydra.launcher.submitit_folder = str(folder / "%j")
+            launcher = Plugins.instance().instantiate_launcher(
+                hydra_context=self.hydra_context,
+                task_function=self.task_function,
+                config=self.config,
+            )
             # Logs of a new command stand beside those of the last.
             logs = [int(p.name) for p in request.store.glob("logs/*") if p.name.isdecimal()]
             for job in launcher.launch(jobs, initial_job_idx=max(logs, default=-1) + 1):
@@ -108,14 +125,20 @@ class PlannedSweeper(Sweeper):
         try:
             if workers is not None:
                 report = execution.execute_in_processes(sweep)
+            elif slurm:
+                folder = Path(self.config.hydra.launcher.submitit_folder.partition("%j")[0])
+                seconds = None if wait_minutes is None else 60 * wait_minutes
+                report = execution.execute_with_slurm(
+                    sweep, launch, folder, detach=detach, wait_seconds=seconds
+                )
             else:
                 report = execution.execute(sweep, launch, local=local, in_process=in_process)
         except ValueError as error:
             bad_input(error)
-        except execution.NothingSubmitted as error:
+        except NothingSubmitted as error:
             print(f"error: nothing could be submitted: {error}", file=sys.stderr)
             raise SystemExit(3) from error
-        finish(report, driver.next_command)
+        finish(report, driver.next_command, detached=detach)
 
     def _compose(self, overrides: list[str]) -> DictConfig:
         config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)

@@ -1,5 +1,6 @@
 """Planning a sweep against its store: what to compute, what it will cost, what is noteworthy."""
 
+import math
 import shlex
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from plugins.composition import compose
 from plugins.config_files import ConfigFile, read_configs
 from plugins.experiment import Experiment, load_function
 from plugins.identity import matches
+from plugins.jobs import JobUnit, active_units
 from plugins.leaves import flatten
 from plugins.load import scan_sweep
 from plugins.overrides import quoted, translate_override
@@ -27,7 +29,7 @@ from plugins.parts import RESULTS, list_parts
 from plugins.plan import Plan
 from plugins.progress import duration
 from plugins.provenance import code_version
-from plugins.status import running_units
+from plugins.reports import running_units
 from plugins.winners import DONE, stored_runs
 from plugins.worker import prepare
 
@@ -38,6 +40,7 @@ _ARROW = {
     pl.String: pa.string(),
     pl.Null: pa.null(),
 }
+_AWAITED = {"run_id": pl.String, "unit": pl.Int64, "plan": pl.String}
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ class Request:
     file_zip: Sequence[Sequence[str]] = ()  # of the experiment's file; `zip` replaces it
     rerun: Sequence[str] = ()
     units: int | None = None
+    unit_seconds: float | None = None  # without `units`: what a unit should take, if that is known
+    most_units: int | None = None
     max_stack: int | None = None
     fail_fast: bool = False
 
@@ -67,6 +72,8 @@ class Sweep:
     stored: pl.DataFrame  # winners.stored_runs of the store, when it was planned
     failed_before: int
     again: int  # done, and repeated by --rerun
+    awaited: Mapping[JobUnit, int]  # of earlier commands, with SLURM, and the runs of each
+    awaited_runs: pl.DataFrame  # run_id, plan, unit: asked for here too, and left to them
     surprises: tuple[str, ...]  # what the experiment's check warned of
 
     def first_lines(self, unit: int) -> list[str]:
@@ -91,6 +98,11 @@ def plan_sweep(
     for name in ("units", "max_stack"):
         if (value := getattr(request, name)) is not None and value < 1:
             raise ValueError(f"hydra.sweeper.{name} must be >= 1, got {value}")
+    if request.most_units and (request.units or 1) > request.most_units:
+        raise ValueError(
+            f"--jobs={request.units}: SLURM takes at most {request.most_units} jobs of one sweep "
+            "(its MaxArraySize); a job works through many runs"
+        )
     parser = OverridesParser.create(config_loader=config_loader)
     overrides = parser.parse_overrides(_with_params(request.params, request.overrides))
     swept = {override.get_key_element() for override in overrides if override.is_sweep_override()}
@@ -119,6 +131,9 @@ def plan_sweep(
     done = stored.filter(pl.col("status").is_in(DONE))
     failed = stored.filter(pl.col("status") == "failed")
     todo = planning.drop_done(frame, done, rerun if request.rerun else None)
+    n_done = len(frame) - len(todo)
+    awaited, awaited_runs = _with_slurm(request.store, todo)
+    todo = todo.join(awaited_runs, on="run_id", how="anti", maintain_order="left")
     surprises: dict[str, None] = {}
     if experiment.check and len(todo):  # stored runs passed it, and it may have to load torch
         with warnings.catch_warnings(record=True) as caught:
@@ -127,11 +142,51 @@ def plan_sweep(
         surprises = dict.fromkeys(f"warning: {warning.message}" for warning in caught)
     width = load_function(experiment.stack_width) if experiment.stack_width else None
     widths = planning.widths(todo, bases, experiment, width, request.max_stack)
-    packed = planning.pack(todo, widths, request.units)
-    plan = Plan(packed, configs, len(frame), len(frame) - len(todo), asked - len(frame))
-    failed_before = packed["run_id"].is_in(failed["run_id"].implode()).sum()
-    again = len(packed) - packed["replaces"].null_count()
-    return Sweep(request, grid, plan, experiment, stored, failed_before, again, tuple(surprises))
+    packed = planning.pack(todo, widths, request.units or _units(request, done, configs, todo))
+    if request.most_units and packed["unit"].n_unique() > request.most_units:
+        packed = planning.pack(todo, widths, request.most_units)
+    return Sweep(
+        request,
+        grid,
+        Plan(packed, configs, len(frame), n_done, asked - len(frame)),
+        experiment,
+        stored,
+        failed_before=packed["run_id"].is_in(failed["run_id"].implode()).sum(),
+        again=len(packed) - packed["replaces"].null_count(),
+        awaited=awaited,
+        awaited_runs=awaited_runs,
+        surprises=tuple(surprises),
+    )
+
+
+def _with_slurm(store: Path, todo: pl.DataFrame) -> tuple[dict[JobUnit, int], pl.DataFrame]:
+    """(unit -> number of its runs; run_id, plan, unit): what SLURM jobs of earlier commands are
+    computing, or will, of the runs `todo`."""
+    units = {(unit.plan, unit.number): unit for unit in active_units(store)}
+    frames = [
+        pl.scan_parquet(store / "plans" / f"{plan}.parquet", glob=False)
+        .select("run_id", "unit", plan=pl.lit(plan))
+        .filter(pl.col("unit").is_in([number for of, number in units if of == plan]))
+        .collect()
+        for plan in dict.fromkeys(plan for plan, _ in units)
+    ]
+    rows = pl.concat([*frames, pl.DataFrame(schema=_AWAITED)], how="diagonal")
+    ours = rows.join(todo, on="run_id", how="semi").unique("run_id")
+    sizes = rows.group_by("plan", "unit").len()
+    wanted = sizes.join(ours, on=["plan", "unit"], how="semi").sort("plan", "unit")
+    return {units[plan, unit]: n for plan, unit, n in wanted.iter_rows()}, ours
+
+
+def _units(
+    request: Request, done: pl.DataFrame, configs: Mapping[str, ConfigFile], todo: pl.DataFrame
+) -> int | None:
+    """Units of about the time that was asked for, if stored runs tell how long one takes."""
+    if request.unit_seconds is None or done.is_empty():
+        return None
+    seconds, _ = _seconds_a_run(done, configs)
+    return math.ceil(
+        min(seconds * len(todo) / request.unit_seconds, request.most_units or math.inf)
+    )
 
 
 def describe(sweep: Sweep, parallel: int) -> str:
@@ -147,17 +202,20 @@ def describe(sweep: Sweep, parallel: int) -> str:
     if plan.duplicates:
         lines.append(f"{plan.duplicates} runs were asked for more than once and count once")
     done = sweep.stored.filter(pl.col("status").is_in(DONE))
-    like = done.filter(pl.col("config_id").is_in(list(plan.configs)))
     if todo and len(done):
-        rows, which = (
-            (like, "stored runs of this sweep") if len(like) else (done, "all stored runs")
-        )
-        seconds = rows["seconds"].mean()
+        seconds, which = _seconds_a_run(done, plan.configs)
         expected = duration(seconds * todo / max(1, min(parallel, plan.n_units)))
         lines.append(f"expected time: {expected} ({seconds:.3g} s a run, mean of {which})")
     elif todo:
         lines.append("expected time: unknown (the store holds no run to go by)")
     return "\n".join(lines)
+
+
+def _seconds_a_run(done: pl.DataFrame, configs: Mapping[str, ConfigFile]) -> tuple[float, str]:
+    """(mean, of which runs): of those that differ from ours in varying keys only, else of all."""
+    like = done.filter(pl.col("config_id").is_in(list(configs)))
+    rows, which = (like, "stored runs of this sweep") if len(like) else (done, "all stored runs")
+    return rows["seconds"].mean(), which
 
 
 def _n(count: int, thing: str) -> str:
@@ -189,6 +247,12 @@ def notes(sweep: Sweep) -> list[str]:
                 f"warning: stored runs come from other code ({_few(commits)}; here {_short(code)}) "
                 "and are not computed again; --rerun or another --output does"
             )
+    if sweep.awaited:
+        jobs = _few([unit.job for unit in sweep.awaited])
+        found.append(
+            f"warning: SLURM jobs of an earlier command have {len(sweep.awaited_runs)} of these "
+            f"runs ({jobs}); they are waited for, not computed again"
+        )
     if busy := running_units(store):
         found.append(
             f"warning: {busy} units of another sweep are running on this store; "

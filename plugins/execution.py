@@ -8,57 +8,26 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from plugins.driver import Sweep
 from plugins.fold import compact
-from plugins.load import scan_sweep
+from plugins.jobs import JobUnit, JobWatch
+from plugins.outcome import SweepReport, report
 from plugins.overrides import quoted
 from plugins.plan_files import PlanSettings, write_plan
 from plugins.processes import run_units
 from plugins.progress import showing
-from plugins.status import UnitReport, plan_status
-from plugins.winners import stored_runs
+from plugins.reports import Progress, UnitReport, unit_reports
+from plugins.submission import NothingSubmitted, submit
 from plugins.worker import run_unit
 
 _RETURN = 0.3  # seconds that a launcher gets to return after its units have ended
 _STOP = 10.0  # seconds that units get to stop after Ctrl-C
-
-
-@dataclass(frozen=True)
-class SweepReport:
-    """What the store holds of a sweep's runs afterwards."""
-
-    store: Path
-    planned: int
-    done_before: int
-    ok: int
-    diverged: int
-    failed: int
-    missing: int  # planned, launched, and without a row
-    seconds: float
-    first_error: str | None = None
-    interrupted: bool = False
-
-    @property
-    def complete(self) -> bool:
-        return not (self.failed or self.missing)
-
-    def counts(self) -> str:
-        return (
-            f"planned {self.planned}, done before {self.done_before}, ok {self.ok}, "
-            f"diverged {self.diverged}, failed {self.failed}, missing {self.missing}"
-        )
-
-
-class NothingSubmitted(RuntimeError):
-    """The launcher failed before any unit started."""
 
 
 def execute(
@@ -71,10 +40,7 @@ def execute(
     """
 
     def work(path: Path) -> None:
-        jobs = [
-            [*sweep.first_lines(unit), f"hydra.sweeper.unit={quoted(f'{path}:{unit}')}"]
-            for unit in range(sweep.plan.n_units)
-        ]
+        jobs = _overrides(sweep, path)
         if in_process:
             launch(jobs)
         else:
@@ -98,39 +64,95 @@ def execute_here(sweep: Sweep) -> SweepReport:
     return _execute(sweep, work, local=True)
 
 
-def _execute(sweep: Sweep, work: Callable[[Path], None], local: bool) -> SweepReport:
-    request, plan = sweep.request, sweep.plan
-    started, interrupted = time.monotonic(), False
-    if len(plan.frame):
-        name = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{secrets.token_hex(2)}"
-        settings = PlanSettings(
-            experiment=sweep.experiment.name,
-            command=request.command,
-            units=plan.n_units,
-            local=local,
-            fail_fast=request.fail_fast,
-            cuda_visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"),
-        )
-        try:
-            path = write_plan(request.store, name, plan, settings).resolve()
-        except OSError as error:
-            raise ValueError(f"cannot write to the store {request.store}: {error}") from None
-        try:
-            with showing(request.store, name, len(plan.frame)):
-                work(path)
-        except KeyboardInterrupt:
-            interrupted = True
-            _interrupt_units(request.store, name)
-        except NothingSubmitted:
-            raise
-        except (Exception, SystemExit) as error:
-            traceback.print_exception(error)  # runs that fail are rows: this ended a whole unit
+def execute_with_slurm(
+    sweep: Sweep,
+    launch: Callable[[list[list[str]], Path], Any],
+    folder: Path,
+    *,
+    detach: bool,
+    wait_seconds: float | None,
+) -> SweepReport:
+    """`execute` with a SLURM job per unit; `folder` is submitit's, `launch` gets the plan's in it.
+
+    Waits for the jobs, at most `wait_seconds`, or not at all; they go on in any case.
+    """
+
+    def work(path: Path) -> list[JobUnit]:
+        own = folder / path.stem
+        store = sweep.request.store
+        start = partial(launch, folder=own)
+        return submit(start, _overrides(sweep, path), store, path.stem, own).units()
+
+    return _execute(sweep, work, local=False, wait_seconds=0 if detach else wait_seconds)
+
+
+def _execute(
+    sweep: Sweep,
+    work: Callable[[Path], Sequence[JobUnit] | None],
+    local: bool,
+    wait_seconds: float | None = None,
+) -> SweepReport:
+    """`work` runs a plan's units, or gives those that it left to SLURM; these, and those of
+    earlier commands that compute runs of this sweep, are waited for."""
+    started = time.monotonic()
+    store, path, interrupted = sweep.request.store, _write_plan(sweep, local), False
+    name = path.stem if path else ""
+    watch = JobWatch(store, sweep.awaited)
+
+    def look() -> tuple[Progress, str]:
+        theirs = [unit_reports(store, unit.plan).get(unit.number) for unit in sweep.awaited]
+        ours = unit_reports(store, name).values() if path else ()
+        return Progress.of([*ours, *filter(None, theirs)]), watch.summary()
+
     try:
-        if request.store.exists():
-            compact(request.store)
+        with showing(look, len(sweep.plan.frame) + sum(sweep.awaited.values())):
+            if path:
+                watch.add(work(path) or ())
+            watch.wait(None if wait_seconds is None else started + wait_seconds)
+    except KeyboardInterrupt:
+        interrupted = True
+        _interrupt_units(store, name)
+    except NothingSubmitted:
+        path.unlink()  # it would look like a sweep whose runs are lost
+        raise
+    except (Exception, SystemExit) as error:
+        traceback.print_exception(error)  # runs that fail are rows: this ended a whole unit
+    try:
+        if store.exists():
+            compact(store)
     except (ValueError, OSError) as error:
         print(f"warning: the store was not compacted: {error}", file=sys.stderr)
-    return _report(sweep, time.monotonic() - started, interrupted)
+    return report(sweep, name, watch, time.monotonic() - started, interrupted)
+
+
+def _write_plan(sweep: Sweep, local: bool) -> Path | None:
+    """The plan's file; None when there is nothing to compute."""
+    request = sweep.request
+    if sweep.plan.frame.is_empty():
+        return None
+    settings = PlanSettings(
+        experiment=sweep.experiment.name,
+        command=request.command,
+        units=sweep.plan.n_units,
+        local=local,
+        fail_fast=request.fail_fast,
+        cuda_visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"),
+        host=socket.gethostname(),
+        pid=os.getpid(),
+    )
+    name = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{secrets.token_hex(2)}"
+    try:
+        return write_plan(request.store, name, sweep.plan, settings).resolve()
+    except OSError as error:
+        raise ValueError(f"cannot write to the store {request.store}: {error}") from None
+
+
+def _overrides(sweep: Sweep, plan_file: Path) -> list[list[str]]:
+    """Of each unit: those of its first run, and where its plan is."""
+    return [
+        [*sweep.first_lines(unit), f"hydra.sweeper.unit={quoted(f'{plan_file}:{unit}')}"]
+        for unit in range(sweep.plan.n_units)
+    ]
 
 
 def _watch(
@@ -149,14 +171,14 @@ def _watch(
     thread.start()
     while thread.is_alive():
         thread.join(0.2)
-        units = plan_status(store, plan).units
+        units = unit_reports(store, plan).values()
         if len(units) == len(jobs) and not any(unit.is_alive() for unit in units):
             # submitit looks every second, and notices a killed job 15 s later.
             thread.join(_RETURN)
             break
-    while any(unit.is_alive() for unit in plan_status(store, plan).units):
+    while any(unit.is_alive() for unit in unit_reports(store, plan).values()):
         time.sleep(0.2)  # a killed job ends the launch while the others still run
-    if failure and not plan_status(store, plan).units:
+    if failure and not unit_reports(store, plan):
         raise NothingSubmitted(repr(failure[0])) from failure[0]
     if failure:
         print(f"a unit stopped: {_last_line(failure[0])}", file=sys.stderr)
@@ -174,8 +196,11 @@ def _interrupt_units(store: Path, plan: str) -> None:
         here = socket.gethostname()
         return [
             unit
-            for unit in plan_status(store, plan).units
-            if unit.is_alive() and unit.host == here and unit.pid != os.getpid()
+            for unit in unit_reports(store, plan).values()
+            if unit.is_alive()
+            and unit.job is None
+            and unit.host == here
+            and unit.pid != os.getpid()
         ]
 
     for unit in running():
@@ -183,43 +208,3 @@ def _interrupt_units(store: Path, plan: str) -> None:
     deadline = time.monotonic() + _STOP
     while running() and time.monotonic() < deadline:
         time.sleep(0.1)
-
-
-def _report(sweep: Sweep, seconds: float, interrupted: bool) -> SweepReport:
-    plan = sweep.plan
-    before = sweep.stored["attempt"]
-    after = plan.frame.select("run_id").join(
-        stored_runs(sweep.request.store), on="run_id", how="left"
-    )
-    fresh = after.filter(
-        pl.col("attempt").is_not_null() & ~pl.col("attempt").is_in(before.implode())
-    )
-    counts = dict(fresh["status"].value_counts().iter_rows())
-    failed = fresh.filter(pl.col("status") == "failed")["run_id"]
-    return SweepReport(
-        sweep.request.store,
-        plan.planned,
-        plan.done,
-        counts.get("ok", 0),
-        counts.get("diverged", 0),
-        counts.get("failed", 0),
-        len(after) - len(fresh),
-        seconds,
-        _first_error(sweep.request.store, failed),
-        interrupted,
-    )
-
-
-def _first_error(store: Path, failed: pl.Series) -> str | None:
-    if failed.is_empty():
-        return None
-    rows = (
-        scan_sweep(store, params=[], status=("failed",))
-        .filter(pl.col("run_id").is_in(failed.implode()))
-        .select("run_id", "error", "index")
-        .sort("index")
-        .first()
-        .collect()
-    )
-    run_id, error, _ = rows.row(0)
-    return f"run {run_id}: {error.strip().splitlines()[-1]}"

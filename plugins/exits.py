@@ -21,17 +21,26 @@ def bad_input(error: Exception) -> NoReturn:
     raise SystemExit(2)
 
 
-def finish(report: "SweepReport", next_command: Callable[[Path], str]) -> NoReturn:
-    """Counts, time, the store and the next command; exit status 0, 1 or, interrupted, 130."""
+def finish(report: "SweepReport", next_command: Callable[[Path], str], detached: bool) -> NoReturn:
+    """Counts, time, the store and the next command; ends with the status that --help lists."""
     from plugins.progress import duration  # rich is not needed to print help
 
     print(report.counts())
     if report.first_error:
         print(f"first error: {report.first_error}")
         print(f"all errors: load_sweep({str(report.store)!r}, status=('failed',))")
+    for line in report.lost:
+        print(line)
     if report.missing:
         print(f"missing runs left no row; logs: {report.store}/logs (submitit's: .../.submitit)")
-    if not report.complete:
+    if report.jobs:
+        arrays = dict.fromkeys(job.partition("_")[0] for job in report.jobs)
+        print(f"{len(report.jobs)} jobs go on; to cancel them: scancel {' '.join(arrays)}")
+        print(f"to look: python -m plugins.status {report.store}")
+        print(
+            "to finish: the same command without --detach; it waits, and computes what is missing"
+        )
+    elif not report.complete:
         print("the same command computes only what failed or is missing")
     print(f"{duration(report.seconds)}, store: {report.store}")
     if report.ok or report.diverged or report.done_before:
@@ -39,4 +48,8 @@ def finish(report: "SweepReport", next_command: Callable[[Path], str]) -> NoRetu
             print(f"next: {next_command(report.store)}")
         except (ValueError, OSError) as error:
             print(f"warning: the store cannot be read: {error}", file=sys.stderr)
-    raise SystemExit(130 if report.interrupted else 0 if report.complete else 1)
+    if report.interrupted:
+        raise SystemExit(130)
+    if report.jobs:
+        raise SystemExit(0 if detached else 4)
+    raise SystemExit(0 if report.complete else 1)

@@ -18,7 +18,8 @@ Values
 
 Flags
   --workers N           N processes on this machine                            --workers=2
-  --jobs N              N jobs of a cluster launcher                           --jobs=8
+  --jobs N              N jobs of a cluster           hydra/launcher=slurm     --jobs=8
+  --detach              submit the jobs to the cluster and return
   --zip a,b             the axes a and b vary together (repeatable)            --zip=lr,steps
   --output DIR          the store (default outputs/<family>/<experiment>)      --output=out/a
   --rerun k=v [k=v ..]  compute the matching runs of the sweep again           --rerun seed=3..5
@@ -26,10 +27,11 @@ Flags
   --fail-fast           start no new stack after a failed run
 
 The same command computes only what its store lacks. Exit status: 0 every run ok or diverged, 1 some
-failed or are missing, 2 bad input (nothing was started), 3 nothing could be submitted.
+failed or are missing, 2 bad input (nothing was started), 3 nothing could be submitted, 4 stopped
+waiting for jobs that go on (hydra.sweeper.wait_timeout_min).
 """
 
-_SWITCHES = {"--dry-run": "dry_run", "--fail-fast": "fail_fast"}
+_SWITCHES = {"--dry-run": "dry_run", "--fail-fast": "fail_fast", "--detach": "detach"}
 _VALUED = ("--workers", "--jobs", "--zip", "--output")
 _NO_MULTIRUN = (
     *("--multirun", "-m", "--run", "-r", "--cfg", "-c", "--info", "-i"),

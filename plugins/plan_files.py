@@ -24,6 +24,8 @@ class PlanSettings:
     local: bool  # the units share this machine
     fail_fast: bool
     cuda_visible_devices: str | None  # the driver's
+    host: str  # the driver's
+    pid: int
 
 
 def write_plan(store: Path, name: str, plan: Plan, settings: PlanSettings) -> Path:

@@ -1,120 +1,186 @@
-"""What a plan has done so far, from what its units report into the store directory."""
+"""What is planned, done, running and lost in a store; `python -m plugins.status STORE`.
 
-import json
-import os
-import socket
+From the store, and from SLURM where it answers: no driver need be alive.
+"""
+
+import argparse
+import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from plugins.atomic import publish_file
+import polars as pl
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
-_INTERVAL = 1.0  # seconds between two reports of a unit
-_SILENCE = 900.0  # seconds without a report after which a unit of another host counts as dead
+from plugins import slurm
+from plugins.jobs import ask, read_jobs
+from plugins.parts import require_store
+from plugins.plan_files import PlanSettings, read_settings
+from plugins.progress import duration
+from plugins.reports import Progress, UnitReport, is_local_process, is_silent, unit_reports
+from plugins.winners import DONE, stored_runs
 
 
-@dataclass
-class UnitReport:
-    """One unit's progress: `progress/<plan>-<unit>.json`, rewritten at most once a second."""
+@dataclass(frozen=True)
+class UnitStatus:
+    """What became of the runs of one unit."""
 
-    total: int
-    done: int = 0  # finished runs, whatever their status; skipped ones too
-    skipped: int = 0  # of these, stored by somebody else before they were started here
-    failed: int = 0
-    diverged: int = 0
-    fraction: float = 0.0  # of the runs in progress, in runs
-    finished: bool = False
-    host: str = field(default_factory=socket.gethostname)
-    pid: int = field(default_factory=os.getpid)
-    updated: float = field(default_factory=time.time)
+    number: int
+    job: str | None  # of SLURM
+    state: str  # SLURM's word for the job; else running, waiting, ended, died
+    active: bool  # it is running, or will be
+    planned: int
+    done: int  # ok or diverged, whichever plan computed them
+    failed: int
+    report: UnitReport | None  # None: it has not started
 
-    def is_alive(self) -> bool:
-        """Whether the unit may still be running: seen on this host, guessed of another."""
-        if self.finished:
-            return False
-        if self.host != socket.gethostname():
-            return time.time() - self.updated < _SILENCE
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:  # another user's
-            return True
-        return True
+    @property
+    def left(self) -> int:
+        """Runs without a row: still to come when the unit is active, else lost."""
+        return self.planned - self.done - self.failed
 
 
 @dataclass(frozen=True)
 class PlanStatus:
-    """Sums over the units that reported."""
+    name: str
+    settings: PlanSettings
+    units: tuple[UnitStatus, ...]
 
-    done: int
-    skipped: int
-    failed: int
-    diverged: int
-    fraction: float
-    units: tuple[UnitReport, ...]
+    def count(self, what: str) -> int:
+        return sum(getattr(unit, what) for unit in self.units)
+
+    @property
+    def lost(self) -> int:
+        """Runs without a row whose unit is over."""
+        return sum(unit.left for unit in self.units if not unit.active)
+
+    @property
+    def running(self) -> int:
+        """Runs without a row whose unit has started."""
+        return sum(unit.left for unit in self.units if unit.active and unit.report)
+
+    @property
+    def is_over(self) -> bool:
+        return not any(unit.active for unit in self.units)
+
+    def __str__(self) -> str:
+        planned, waiting = self.count("planned"), self.count("left") - self.lost - self.running
+        lines = [
+            f"{self.name}: {self.settings.experiment}, {planned} runs in {len(self.units)} units",
+            f"  planned {planned}, done {self.count('done')}, failed {self.count('failed')}, "
+            f"running {self.running}, waiting {waiting}, lost {self.lost}",
+        ]
+        reports = [unit.report for unit in self.units if unit.active and unit.report]
+        progress = Progress.of(reports)
+        if progress.rate:
+            left = duration((self.running + waiting - progress.fraction) / progress.rate)
+            lines[-1] += f"; {progress.rate:.3g} runs/s, {left} left"
+        if self.is_over and (self.lost or self.count("failed")):
+            lines.append(f"  to compute these again: {self.settings.command}")
+        return "\n".join(lines)
 
 
-class Reporter:
-    """Writes one unit's report."""
-
-    def __init__(self, store: Path, plan: str, unit: int, total: int):
-        self._path = _folder(store) / f"{plan}-{unit}.json"
-        self.report = UnitReport(total)
-        self._written = 0.0
-        self.write(force=True)
-
-    def write(self, force: bool = False) -> None:
-        now = time.monotonic()
-        if not force and now - self._written < _INTERVAL:
-            return
-        self._written, self.report.updated = now, time.time()
-        text = json.dumps(asdict(self.report))
-        publish_file(self._path, lambda aside: aside.write_text(text), durable=False)
+def store_status(store: Path) -> list[PlanStatus]:
+    """The plans of a store, oldest first. Raises FileNotFoundError where there is no store."""
+    require_store(store)
+    files = sorted(store.glob("plans/*.parquet"))
+    stored = stored_runs(store).select("run_id", "status")
+    return [plan_status(store, file, stored) for file in files]
 
 
-@contextmanager
-def reporting(store: Path, plan: str, unit: int, total: int) -> Iterator[Reporter]:
-    """A Reporter whose last report says `finished`, whatever ended the unit."""
-    reporter = Reporter(store, plan, unit, total)
-    try:
-        yield reporter
-    finally:
-        reporter.report.finished = True
-        reporter.write(force=True)
-
-
-def plan_status(store: Path, plan: str) -> PlanStatus:
-    """The state of a plan as its units last reported it."""
-    units = _reports(store, f"{plan}-*.json")
-    return PlanStatus(
-        done=sum(unit.done for unit in units),
-        skipped=sum(unit.skipped for unit in units),
-        failed=sum(unit.failed for unit in units),
-        diverged=sum(unit.diverged for unit in units),
-        fraction=sum(unit.fraction for unit in units),
-        units=tuple(units),
+def plan_status(store: Path, plan_file: Path, stored: pl.DataFrame) -> PlanStatus:
+    """`stored` has run_id and status of the store's runs."""
+    plan, settings = plan_file.stem, read_settings(plan_file)
+    rows = pl.scan_parquet(plan_file, glob=False).select("unit", "run_id").collect()
+    counts = (
+        rows.join(stored, on="run_id", how="left")
+        .group_by("unit")
+        .agg(
+            planned=pl.len(),
+            done=pl.col("status").is_in(DONE).sum(),
+            failed=(pl.col("status") == "failed").sum(),
+        )
+        .sort("unit")
     )
-
-
-def running_units(store: Path) -> int:
-    """Units of any plan that still run, as far as this host can tell."""
-    return sum(unit.is_alive() for unit in _reports(store, "*.json"))
-
-
-def _reports(store: Path, pattern: str) -> list[UnitReport]:
-    """Reports that can be read; they are not made durable, so a crashed host may leave empty
-    ones."""
+    reports, jobs = unit_reports(store, plan), read_jobs(store, plan)
+    if jobs:
+        units = jobs.units()
+        undone = [
+            units[n] for n, planned, done, failed in counts.iter_rows() if planned > done + failed
+        ]
+        answers = ask(undone)
     found = []
-    for path in sorted(_folder(store).glob(pattern)):
-        try:
-            found.append(UnitReport(**json.loads(path.read_text())))
-        except (json.JSONDecodeError, FileNotFoundError):
-            continue
-    return found
+    for number, planned, done, failed in counts.iter_rows():
+        report, job = reports.get(number), jobs.jobs[number] if jobs else None
+        if planned == done + failed:
+            state, active = "ended", False
+        elif jobs is None:
+            state, active = _local_state(settings, report)
+        elif (unit := units[number]) not in answers:
+            heard = max(jobs.submitted, report.updated if report else 0.0)
+            state, active = "unknown", not is_silent(heard)
+        elif answers[unit] is None:
+            state, active = slurm.end_state(job), False
+        else:
+            state, active = answers[unit], True
+        found.append(UnitStatus(number, job, state, active, planned, done, failed, report))
+    return PlanStatus(plan, settings, tuple(found))
 
 
-def _folder(store: Path) -> Path:
-    return store / "progress"
+def _local_state(settings: PlanSettings, report: UnitReport | None) -> tuple[str, bool]:
+    if report is None:
+        waiting = is_local_process(settings.host, settings.pid)
+        return ("waiting", True) if waiting else ("died", False)
+    if report.is_alive():
+        return "running", True
+    return ("ended" if report.finished else "died"), False
+
+
+def unit_table(plan: PlanStatus) -> Table:
+    """A line per unit that is active or has lost runs."""
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for name in ("unit", "job", "state", "done/planned", "failed", "host", "last report"):
+        table.add_column(name, justify="left" if name in ("state", "host") else "right")
+    for unit in plan.units:
+        if unit.active or unit.left:
+            report = unit.report
+            table.add_row(
+                str(unit.number),
+                unit.job or "",
+                unit.state,
+                f"{unit.done}/{unit.planned}",
+                str(unit.failed),
+                report.host if report else "",
+                f"{duration(time.time() - report.updated)} ago" if report else "",
+            )
+    return table
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; 0, or 2 where there is no store."""
+    parser = argparse.ArgumentParser(
+        prog="python -m plugins.status",
+        description="What the sweeps of a store have done, and what their jobs are doing. Works "
+        "beside running sweeps and after their driver died, on any machine that sees the store.",
+    )
+    parser.add_argument("store", type=Path, metavar="STORE")
+    store = parser.parse_args(argv).store
+    try:
+        plans = store_status(store)
+    except FileNotFoundError as error:
+        parser.error(str(error))
+    console = Console(soft_wrap=True, highlight=False)
+    for plan in plans:
+        console.print(str(plan), markup=False)
+        if plan.count("left"):
+            console.print(unit_table(plan))
+    if not plans:
+        print(f"{store} has no plans: its runs were merged into it, or run one by one")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,5 +1,6 @@
 """Writing a store: SweepWriter buffers the rows of finished runs and publishes them as parts."""
 
+import math
 import secrets
 import shutil
 import time
@@ -120,6 +121,11 @@ class SweepWriter:
         patience = self._flush_seconds * (_OLD_FACTOR if old else 1)
         if self._rows and (self._bytes >= _FLUSH_BYTES or now - self._first >= patience):
             self.flush()
+
+    def hurry(self) -> None:
+        """The process will soon be killed: what is buffered is due, what follows waits the short
+        time. For signal handlers: publishes nothing itself."""
+        self._first, self._opened = -math.inf, time.monotonic()
 
     def flush(self) -> None:
         """Publish the buffered rows as one part, then remove the workdirs of the done ones."""

@@ -1,7 +1,9 @@
 """One job of a sweep: the stacks of a unit, run by run into the store."""
 
 import inspect
+import math
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,15 +20,23 @@ from plugins.config_files import ConfigFile, read_config, write_config
 from plugins.experiment import Experiment, get_experiment, import_plugins, load_function
 from plugins.identity import run_id
 from plugins.instances import Instances, instantiate
+from plugins.parts import list_parts, retry_vanished
 from plugins.plan import replicas
 from plugins.plan_files import read_settings, read_unit
 from plugins.provenance import provenance
+from plugins.reports import Reporter, reporting, unit_reports
 from plugins.result import RunResult
-from plugins.status import Reporter, plan_status, reporting
+from plugins.slurm import own_job
 from plugins.store import SweepWriter
-from plugins.winners import DONE, stored_runs
+from plugins.winners import DONE, judge, read_keys, stored_runs
 
 Outcome = RunResult | BaseException
+_EARLY = 90  # seconds: SLURM sends its signal up to 60 early, and counts from before our start
+_STARTED = time.monotonic()
+_TOO_LONG = (
+    "time limit: {} run(s) of one stack had the job's whole time, and have left nothing to go on "
+    "from; raise hydra.launcher.timeout_min, or lower hydra.sweeper.max_stack"
+)
 
 
 def run_job(cfg: DictConfig) -> Any:
@@ -35,31 +45,37 @@ def run_job(cfg: DictConfig) -> Any:
     unit = OmegaConf.select(hydra, "sweeper.unit")
     if unit is not None:
         plan_file, number = unit.rsplit(":", 1)
-        return run_unit(Path(plan_file), int(number))
+        return run_unit(Path(plan_file), int(number), _seconds_to_signal(hydra.launcher))
     return run_single(cfg, Path(hydra.sweep.dir))
 
 
-def run_unit(plan_file: Path, unit: int) -> None:
+def run_unit(plan_file: Path, unit: int, seconds_to_signal: float = math.inf) -> None:
     """Compute the unit's runs that the store does not hold yet. Each ends as a row.
 
     A failing run is a row with its traceback and the next one starts; a stack that fails is run
     again as stacks of one. With fail_fast no stack starts after a failure anywhere in the plan.
+    A scheduler that stops the unit `seconds_to_signal` after its start, or later, has met its
+    time limit: then a stack that had the whole time is a failure too.
     """
     store, plan = plan_file.parent.parent, plan_file.stem
     rows = read_unit(plan_file, unit)
     settings = read_settings(plan_file)
     if settings.local:
         _restore_gpus(settings.cuda_visible_devices)
-    todo = _not_stored(rows, store)
+    todo, n_failed = _to_compute(rows, store, plan)
     experiment = prepare(settings.experiment)
     with (
         reporting(store, plan, unit, len(rows)) as reporter,
         SweepWriter(store, plan, provenance(experiment.name)) as writer,
     ):
+        if own_job():  # SIGKILL follows, after KillWait
+            signal.signal(signal.SIGTERM, lambda *_: writer.hurry())
         reporter.report.done = reporter.report.skipped = len(rows) - len(todo)
-        job = _Unit(store, experiment, settings.units if settings.local else 1, writer, reporter)
+        reporter.report.failed = n_failed
+        local_units = settings.units if settings.local else 1
+        job = _Unit(store, experiment, local_units, writer, reporter, seconds_to_signal)
         for stack in _stacks(todo):
-            if settings.fail_fast and plan_status(store, plan).failed:
+            if settings.fail_fast and any(u.failed for u in unit_reports(store, plan).values()):
                 break
             job.run(stack)
 
@@ -74,9 +90,12 @@ class _Unit:
         local_units: int,
         writer: SweepWriter,
         reporter: Reporter,
+        seconds_to_signal: float,
     ):
         self.store, self.experiment, self.local_units = store, experiment, local_units
         self.writer, self.reporter = writer, reporter
+        self.seconds_to_signal = seconds_to_signal
+        self.is_first_stack = True
         self.compute = runner(experiment)
         self.files: dict[str, tuple[ConfigFile, Instances]] = {}
 
@@ -96,8 +115,15 @@ class _Unit:
         work = self.store / "work"  # a workdir is the family's to make, when it needs one
         workdirs = [work / row["run_id"] for row in rows]
         started, clock = datetime.now(UTC), time.perf_counter()
-        results = self.compute(cfg, replicas(stack, self.experiment), workdirs, on_progress)
-        if len(rows) > 1 and isinstance(results[0], BaseException):
+        stopped: BaseException | None = None
+        try:
+            results = self.compute(cfg, replicas(stack, self.experiment), workdirs, on_progress)
+        except BaseException as error:
+            if not self._is_too_long(error, workdirs):
+                raise
+            stopped, results = error, [TimeoutError(_TOO_LONG.format(len(rows)))] * len(rows)
+        self.is_first_stack = False
+        if len(rows) > 1 and isinstance(results[0], BaseException) and not stopped:
             for i in range(len(rows)):
                 self.run(stack[i : i + 1])
             return
@@ -114,6 +140,16 @@ class _Unit:
             report.diverged += getattr(result, "status", "") == "diverged"
         report.fraction = 0.0
         self.reporter.write(force=any(isinstance(result, BaseException) for result in results))
+        if stopped:
+            raise stopped
+
+    def _is_too_long(self, error: BaseException, workdirs: Sequence[Path]) -> bool:
+        """Whether the time limit ended a stack that had the job's whole time, and that would start
+        anew in the next job, to be ended again."""
+        if not self.is_first_stack or time.monotonic() - _STARTED < self.seconds_to_signal:
+            return False
+        requeued = isinstance(error, SystemExit) and not any(path.exists() for path in workdirs)
+        return requeued or _is_uncompleted(error)
 
     def _file(self, config_id: str) -> tuple[ConfigFile, Instances]:
         if config_id not in self.files:
@@ -198,12 +234,23 @@ def _restore_gpus(driver_value: str | None) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = driver_value
 
 
-def _not_stored(rows: pl.DataFrame, store: Path) -> pl.DataFrame:
-    """Rows whose run has no done attempt, or only the one that the plan replaces."""
-    done = stored_runs(store).filter(pl.col("status").is_in(DONE)).select("run_id", "attempt")
-    joined = rows.join(done, on="run_id", how="left", maintain_order="left")
+def _to_compute(rows: pl.DataFrame, store: Path, plan: str) -> tuple[pl.DataFrame, int]:
+    """(rows of runs that are to compute, number of those that failed in this unit before).
+
+    To compute is what has no done attempt, or only the one that the plan replaces, and, should the
+    unit have been started again, did not fail in it before.
+    """
+
+    def read() -> pl.DataFrame:
+        return judge(read_keys(list_parts(store), {"plan": pl.String}))[0]
+
+    winners = retry_vanished(read).select("run_id", "attempt", "status", stored_in="plan")
+    joined = rows.join(winners, on="run_id", how="left", maintain_order="left")
     replaced = pl.col("attempt").eq_missing(pl.col("replaces"))
-    return joined.filter(pl.col("attempt").is_null() | replaced).drop("attempt")
+    done = pl.col("status").is_in(DONE) & ~replaced
+    failed = (pl.col("status") == "failed") & (pl.col("stored_in") == plan)
+    todo = joined.filter(~(done | failed).fill_null(False)).select(rows.columns)
+    return todo, joined.filter(failed).height
 
 
 def _stacks(todo: pl.DataFrame) -> Iterator[pl.DataFrame]:
@@ -244,9 +291,21 @@ def runner(experiment: Experiment) -> Callable[..., list[Outcome]]:
                     raise TypeError(f"a run returned {type(result).__name__}, not RunResult")
             return results
         except Exception as error:
-            submitit = sys.modules.get("submitit.core.utils")
-            if submitit and isinstance(error, submitit.UncompletedJobError):
+            if _is_uncompleted(error):
                 raise
             return [error] * len(workdirs)
 
     return compute
+
+
+def _is_uncompleted(error: BaseException) -> bool:
+    """Whether submitit raised it, in its signal handler: the job ends here and is not requeued."""
+    submitit = sys.modules.get("submitit.core.utils")
+    return submitit is not None and isinstance(error, submitit.UncompletedJobError)
+
+
+def _seconds_to_signal(launcher: DictConfig) -> float:
+    """How long a job of a SLURM launcher runs at least before it hears of its time limit."""
+    if "signal_delay_s" not in launcher:
+        return math.inf
+    return 60 * launcher.timeout_min - launcher.signal_delay_s - _EARLY

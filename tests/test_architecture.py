@@ -9,7 +9,7 @@ import pytest
 
 STDLIB = sys.stdlib_module_names
 HYDRA = {"hydra", "omegaconf", "yaml"}
-PLUGINS = HYDRA | {"plugins", "numpy", "polars", "pyarrow", "rich"}
+PLUGINS = HYDRA | {"plugins", "numpy", "polars", "pyarrow", "rich", "submitit"}
 FAMILY = {"numpy", "scipy", "torch", "omegaconf"}
 FAMILY_MACHINERY = {"plugins.registry", "plugins.experiment", "plugins.result"}
 ANALYSIS = {"analysis", "polars", "numpy", "scipy", "matplotlib"}

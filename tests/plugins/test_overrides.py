@@ -77,6 +77,7 @@ def test_empty_ranges_are_refused(value):
         ),
         (["--rerun=a=1", "b=2"], ["hydra.sweeper.rerun=['a=1']", "b=2"]),
         (["--fail-fast"], ["hydra.sweeper.fail_fast=true"]),
+        (["--detach"], ["hydra.sweeper.detach=true"]),
     ],
 )
 def test_flags_become_hydras(typed, hydra):

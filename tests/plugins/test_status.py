@@ -1,81 +1,93 @@
-"""What units report, and what the display makes of it."""
+"""What `python -m plugins.status` says of plans that ended, run, and died."""
 
 import os
+import re
 import subprocess
 import sys
+from dataclasses import replace
 
-import pytest
+import polars as pl
 
-from plugins.progress import Pace, duration
-from plugins.status import PlanStatus, UnitReport, plan_status, reporting, running_units
-
-
-def test_a_plans_status_is_the_sum_of_its_units(tmp_path):
-    with reporting(tmp_path, "plan", 0, 10) as one, reporting(tmp_path, "plan", 1, 20) as two:
-        one.report.done, one.report.failed = 4, 1
-        two.report.done, two.report.fraction, two.report.skipped = 3, 2.5, 3
-        one.write(force=True)
-        two.write(force=True)
-        with reporting(tmp_path, "other", 0, 1):
-            status = plan_status(tmp_path, "plan")
-            assert running_units(tmp_path) == 3
-        assert (status.done, status.failed, status.fraction, status.skipped) == (7, 1, 2.5, 3)
-        assert not any(unit.finished for unit in status.units)
-    assert all(unit.finished for unit in plan_status(tmp_path, "plan").units)
-    assert running_units(tmp_path) == 0
+from plugins import api
+from plugins.plan_files import read_settings, read_unit, write_plan
+from plugins.reports import reporting
+from plugins.status import main, store_status
+from plugins.worker import run_unit
 
 
-def test_reports_are_written_at_most_once_a_second(tmp_path):
-    with reporting(tmp_path, "plan", 0, 10) as reporter:
-        reporter.report.done = 5
-        reporter.write()
-        assert plan_status(tmp_path, "plan").done == 0
-    assert plan_status(tmp_path, "plan").done == 5
+def plan_of(store):
+    [path] = (store / "plans").glob("*.parquet")
+    return path
 
 
-def test_a_report_that_cannot_be_read_is_left_out(tmp_path):
-    with reporting(tmp_path, "plan", 0, 10):
-        (tmp_path / "progress" / "plan-1.json").touch()
-        assert len(plan_status(tmp_path, "plan").units) == 1
+def rewritten(store, units, **settings):
+    """The store's only plan with its runs in other units and its driver another one."""
+    path = plan_of(store)
+    frame = read_unit(path, 0).with_columns(unit=pl.col("index") % units).sort("unit", "index")
+    plan = api.driver.Plan(frame, {}, len(frame), 0, 0)
+    changed = replace(read_settings(path), units=units, **settings)
+    return write_plan(store, path.stem, plan, changed)
 
 
-def test_a_unit_that_raises_has_finished(tmp_path):
-    with pytest.raises(RuntimeError), reporting(tmp_path, "plan", 0, 10):
-        raise RuntimeError
-    assert plan_status(tmp_path, "plan").units[0].finished
+def test_a_complete_plan_has_nothing_left(tmp_path, capsys):
+    api.sweep("toy/trivial", ["seed=0..8", "bad_seeds=[1]"], output=tmp_path)
+    [plan] = store_status(tmp_path)
+    assert (plan.count("planned"), plan.count("done"), plan.count("failed")) == (8, 7, 1)
+    assert (plan.lost, plan.running, plan.is_over) == (0, 0, True)
+    assert main([str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "planned 8, done 7, failed 1, running 0, waiting 0, lost 0" in out
+    assert "to compute these again: plugins.api.sweep('toy/trivial'" in out
+    assert "last report" not in out  # no unit to list
 
 
-def test_a_dead_process_of_this_host_is_seen_dead():
+def test_runs_of_a_dead_driver_are_lost_and_done_by_whoever_computes_them(tmp_path):
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
-    assert not UnitReport(1, pid=child.pid).is_alive()
-    assert UnitReport(1, pid=os.getpid()).is_alive()
-    elsewhere = UnitReport(1, pid=child.pid, host="elsewhere")
-    assert elsewhere.is_alive()  # it reported just now
-    elsewhere.updated -= 1000
-    assert not elsewhere.is_alive()
-    assert not UnitReport(1, finished=True).is_alive()
+    store = tmp_path / "b"
+    api.sweep("toy/trivial", ["seed=0..6"], output=store)
+    path = rewritten(store, 3, pid=child.pid)
+    for part in (store / "parts").iterdir():
+        part.rename(tmp_path / part.name)
+    for report in (store / "progress").iterdir():
+        report.unlink()
+    run_unit(path, 1)
+    [plan] = store_status(store)
+    assert [(unit.state, unit.left) for unit in plan.units] == [
+        ("died", 2),
+        ("ended", 0),
+        ("died", 2),
+    ]
+    assert (plan.lost, plan.running, plan.is_over) == (4, 0, True)
+    assert api.sweep("toy/trivial", ["seed=0..6"], output=store).ok == 4
+    old, new = store_status(store)
+    assert (old.lost, new.lost) == (0, 0)
 
 
-def test_skipped_runs_do_not_make_the_rate():
-    pace = Pace(100)
-    pace._start -= 10  # ten seconds ago
-    status = PlanStatus(done=45, skipped=20, failed=2, diverged=1, fraction=5.0, units=())
-    assert pace.text(status) == (
-        "45/100 runs (50% of the work), 2 failed, 1 diverged, 3 runs/s, 17s left"
-    )
+def test_units_that_run_and_units_that_wait_are_no_losses(tmp_path, capsys):
+    api.sweep("toy/trivial", ["seed=0..6"], output=tmp_path)
+    path = rewritten(tmp_path, 3, pid=os.getpid())
+    for part in (tmp_path / "parts").iterdir():
+        part.rename(tmp_path / part.name)
+    for report in (tmp_path / "progress").iterdir():
+        report.unlink()
+    with reporting(tmp_path, path.stem, 0, 2) as reporter:
+        reporter.report.fraction = 1.0
+        reporter.report.started -= 10
+        reporter.write(force=True)
+        [plan] = store_status(tmp_path)
+        assert [unit.state for unit in plan.units] == ["running", "waiting", "waiting"]
+        assert (plan.running, plan.lost, plan.is_over) == (2, 0, False)
+        assert main([str(tmp_path)]) == 0
+        out = capsys.readouterr().out
+        # One run in ten seconds and a little; five are left.
+        assert re.search(r"running 2, waiting 4, lost 0; 0\.0\d+ runs/s, 5\ds left", out)
+        assert "to compute these again" not in out
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.04, "0.0s"),
-        (3.21, "3.2s"),
-        (12.4, "12s"),
-        (200, "3m20s"),
-        (3720, "1h02m"),
-        (90000, "25h00m"),
-    ],
-)
-def test_durations(seconds, text):
-    assert duration(seconds) == text
+def test_a_folder_that_is_no_store_is_refused(tmp_path, capsys):
+    command = [sys.executable, "-m", "plugins.status", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "is not a store" in done.stderr
+    assert "Traceback" not in done.stderr
