@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
 from hydra.errors import HydraException
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
@@ -52,8 +54,8 @@ class PlannedSweeper(Sweeper):
         # Imported here: Hydra imports this module at every start, also for --help.
         from plugins import driver, execution, processes
         from plugins.exits import bad_input, finish
+        from plugins.runner import cores
         from plugins.submission import MOST_JOBS, NothingSubmitted, unit_seconds
-        from plugins.worker import cores
 
         settings = {
             k: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v
@@ -109,9 +111,7 @@ class PlannedSweeper(Sweeper):
                 ValueError(f"hydra.sweeper.workers={workers} must come from --workers {workers}")
             )
 
-        def launch(jobs: list[list[str]], folder: Path | None = None) -> None:
-            if folder is not None:  # submitit's
-                self.config.hydra.launcher.submitit_folder = str(folder / "%j")
+        def launch(jobs: list[list[str]]) -> Sequence[JobReturn]:
             launcher = Plugins.instance().instantiate_launcher(
                 hydra_context=self.hydra_context,
                 task_function=self.task_function,
@@ -119,8 +119,15 @@ class PlannedSweeper(Sweeper):
             )
             # Logs of a new command stand beside those of the last.
             logs = [int(p.name) for p in request.store.glob("logs/*") if p.name.isdecimal()]
-            for job in launcher.launch(jobs, initial_job_idx=max(logs, default=-1) + 1):
+            return launcher.launch(jobs, initial_job_idx=max(logs, default=-1) + 1)
+
+        def launch_and_check(jobs: list[list[str]]) -> None:
+            for job in launch(jobs):
                 _ = job.return_value  # raises what ended the job
+
+        def launch_in(jobs: list[list[str]], folder: Path) -> None:
+            self.config.hydra.launcher.submitit_folder = str(folder / "%j")
+            launch(jobs)
 
         try:
             if workers is not None:
@@ -129,10 +136,12 @@ class PlannedSweeper(Sweeper):
                 folder = Path(self.config.hydra.launcher.submitit_folder.partition("%j")[0])
                 seconds = None if wait_minutes is None else 60 * wait_minutes
                 report = execution.execute_with_slurm(
-                    sweep, launch, folder, detach=detach, wait_seconds=seconds
+                    sweep, launch_in, folder, detach=detach, wait_seconds=seconds
                 )
             else:
-                report = execution.execute(sweep, launch, local=local, in_process=in_process)
+                report = execution.execute(
+                    sweep, launch_and_check, local=local, in_process=in_process
+                )
         except ValueError as error:
             bad_input(error)
         except NothingSubmitted as error:

@@ -19,7 +19,7 @@ from plugins.experiment import CONF, import_family, load_function
 from plugins.instances import instantiate
 from plugins.overrides import complete_name, translate_override
 from plugins.result import RunResult
-from plugins.worker import prepare, runner
+from plugins.runner import prepare, runner
 
 
 def run(experiment: str, overrides: Sequence[str] = ()) -> RunResult:

@@ -30,8 +30,8 @@ from plugins.plan import Plan
 from plugins.progress import duration
 from plugins.provenance import code_version
 from plugins.reports import running_units
+from plugins.runner import prepare
 from plugins.winners import DONE, stored_runs
-from plugins.worker import prepare
 
 _ARROW = {
     pl.Int64: pa.int64(),

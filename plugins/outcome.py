@@ -82,12 +82,13 @@ def report(
 
 
 def _losses(watch: JobWatch, lost: pl.DataFrame) -> tuple[str, ...]:
-    """ "job 12_3 (unit 3) ended as CANCELLED without 120 of its runs", for the first few."""
+    """ "job 12_3 (unit 3) ended as CANCELLED without 120 of its runs; ...", for the first few."""
     counts = {(plan, unit): n for plan, unit, n in lost.group_by("plan", "unit").len().iter_rows()}
     units = [unit for unit in watch.units if (unit.plan, unit.number) in counts]
     lines = [
         f"job {unit.job} (unit {unit.number}) ended as {slurm.end_state(unit.job)} "
-        f"without {counts[unit.plan, unit.number]} of its runs"
+        f"without {counts[unit.plan, unit.number]} of its runs; "
+        f"log: .submitit/{unit.plan}/{unit.job}"
         for unit in units[:_EXAMPLES]
     ]
     more = len(units) - _EXAMPLES

@@ -1,12 +1,10 @@
 """One job of a sweep: the stacks of a unit, run by run into the store."""
 
-import inspect
 import math
 import os
 import signal
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf
 
 from plugins.config_files import ConfigFile, read_config, write_config
-from plugins.experiment import Experiment, get_experiment, import_plugins, load_function
+from plugins.experiment import Experiment, load_function
 from plugins.identity import run_id
 from plugins.instances import Instances, instantiate
 from plugins.parts import list_parts, retry_vanished
@@ -25,12 +23,11 @@ from plugins.plan import replicas
 from plugins.plan_files import read_settings, read_unit
 from plugins.provenance import provenance
 from plugins.reports import Reporter, reporting, unit_reports
-from plugins.result import RunResult
+from plugins.runner import is_uncompleted, prepare, runner, set_threads
 from plugins.slurm import own_job
 from plugins.store import SweepWriter
 from plugins.winners import DONE, judge, read_keys, stored_runs
 
-Outcome = RunResult | BaseException
 _EARLY = 90  # seconds: SLURM sends its signal up to 60 early, and counts from before our start
 _STARTED = time.monotonic()
 _TOO_LONG = (
@@ -72,6 +69,7 @@ def run_unit(plan_file: Path, unit: int, seconds_to_signal: float = math.inf) ->
             signal.signal(signal.SIGTERM, lambda *_: writer.hurry())
         reporter.report.done = reporter.report.skipped = len(rows) - len(todo)
         reporter.report.failed = n_failed
+        reporter.write(force=True)
         local_units = settings.units if settings.local else 1
         job = _Unit(store, experiment, local_units, writer, reporter, seconds_to_signal)
         for stack in _stacks(todo):
@@ -149,7 +147,7 @@ class _Unit:
         if not self.is_first_stack or time.monotonic() - _STARTED < self.seconds_to_signal:
             return False
         requeued = isinstance(error, SystemExit) and not any(path.exists() for path in workdirs)
-        return requeued or _is_uncompleted(error)
+        return requeued or is_uncompleted(error)
 
     def _file(self, config_id: str) -> tuple[ConfigFile, Instances]:
         if config_id not in self.files:
@@ -198,33 +196,6 @@ def run_single(cfg: DictConfig, store: Path) -> Any:
     return scalars[names] if isinstance(names, str) else tuple(scalars[n] for n in names)
 
 
-def prepare(experiment: str) -> Experiment:
-    """The experiment, its family and the third parties' plugins of it imported."""
-    found = get_experiment(experiment)
-    import_plugins(experiment.split("/")[0])
-    return found
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def set_threads(threads: int | None, units: int) -> None:
-    """Threads of this process's numerics; null: the job's cores, shared by the units of a machine.
-
-    Takes effect in torch whether it is loaded already or later.
-    """
-    slurm = os.environ.get("SLURM_CPUS_PER_TASK")
-    n = threads or (int(slurm) if slurm else max(1, cores() // units))
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = str(n)
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(n)
-
-
 def _restore_gpus(driver_value: str | None) -> None:
     """submitit_local hides the GPUs (CUDA_VISIBLE_DEVICES=""), and `device: auto` would quietly
     become the CPU; called before torch loads."""
@@ -260,48 +231,6 @@ def _stacks(todo: pl.DataFrame) -> Iterator[pl.DataFrame]:
     for length in lengths:
         yield todo.slice(start, length)
         start += length
-
-
-def runner(experiment: Experiment) -> Callable[..., list[Outcome]]:
-    """The function (cfg, replicas, workdirs, on_progress) -> results of the stack's runs, or the
-    exception that ended it, once per run.
-
-    A scheduler's interruption (submitit raises UncompletedJobError inside the training loop) is
-    no failure of the run and goes through.
-    """
-    function = load_function(experiment.run_stack or experiment.run)
-    reports = "on_progress" in inspect.signature(function).parameters
-
-    def compute(
-        cfg: Any,
-        replicas: Mapping[str, Sequence],
-        workdirs: Sequence[Path],
-        on_progress: Callable[[float], None],
-    ) -> list[Outcome]:
-        extra = {"on_progress": on_progress} if reports else {}
-        try:
-            if experiment.run:
-                results = [function(cfg, workdirs[0], **extra)]
-            else:
-                results = function(cfg, replicas, workdirs, **extra)
-            if len(results) != len(workdirs):
-                raise ValueError(f"run_stack gave {len(results)} results, not {len(workdirs)}")
-            for result in results:
-                if not isinstance(result, RunResult):
-                    raise TypeError(f"a run returned {type(result).__name__}, not RunResult")
-            return results
-        except Exception as error:
-            if _is_uncompleted(error):
-                raise
-            return [error] * len(workdirs)
-
-    return compute
-
-
-def _is_uncompleted(error: BaseException) -> bool:
-    """Whether submitit raised it, in its signal handler: the job ends here and is not requeued."""
-    submitit = sys.modules.get("submitit.core.utils")
-    return submitit is not None and isinstance(error, submitit.UncompletedJobError)
 
 
 def _seconds_to_signal(launcher: DictConfig) -> float:
