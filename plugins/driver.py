@@ -74,11 +74,12 @@ class Sweep:
     again: int  # done, and repeated by --rerun
     awaited: Mapping[JobUnit, int]  # of earlier commands, with SLURM, and the runs of each
     awaited_runs: pl.DataFrame  # run_id, plan, unit: asked for here too, and left to them
+    take_over: Callable[[pl.DataFrame], Plan]  # of those with these run_ids, should they be lost
     surprises: tuple[str, ...]  # what the experiment's check warned of
 
-    def first_lines(self, unit: int) -> list[str]:
+    def first_lines(self, plan: Plan, unit: int) -> list[str]:
         """Hydra overrides of the unit's first run: what a launcher composes and shows."""
-        index = self.plan.frame.filter(pl.col("unit") == unit)["index"][0]
+        index = plan.frame.filter(pl.col("unit") == unit)["index"][0]
         lines = list(self.grid.fixed)
         for axis, codes in zip(self.grid.axes, self.grid.codes, strict=True):
             lines += axis.lines(int(codes[index]))
@@ -131,9 +132,6 @@ def plan_sweep(
     done = stored.filter(pl.col("status").is_in(DONE))
     failed = stored.filter(pl.col("status") == "failed")
     todo = planning.drop_done(frame, done, rerun if request.rerun else None)
-    n_done = len(frame) - len(todo)
-    awaited, awaited_runs = _with_slurm(request.store, todo)
-    todo = todo.join(awaited_runs, on="run_id", how="anti", maintain_order="left")
     surprises: dict[str, None] = {}
     if experiment.check and len(todo):  # stored runs passed it, and it may have to load torch
         with warnings.catch_warnings(record=True) as caught:
@@ -142,19 +140,27 @@ def plan_sweep(
         surprises = dict.fromkeys(f"warning: {warning.message}" for warning in caught)
     width = load_function(experiment.stack_width) if experiment.stack_width else None
     widths = planning.widths(todo, bases, experiment, width, request.max_stack)
-    packed = planning.pack(todo, widths, request.units or _units(request, done, configs, todo))
-    if request.most_units and packed["unit"].n_unique() > request.most_units:
-        packed = planning.pack(todo, widths, request.most_units)
+
+    def plan_of(runs: pl.DataFrame) -> Plan:
+        units = request.units or _units(request, done, configs, len(runs))
+        packed = planning.pack(runs, widths, units)
+        if request.most_units and packed["unit"].n_unique() > request.most_units:
+            packed = planning.pack(runs, widths, request.most_units)
+        return Plan(packed, configs, len(frame), len(frame) - len(todo), asked - len(frame))
+
+    awaited, awaited_runs = _with_slurm(request.store, todo)
+    ours = todo.join(awaited_runs, on="run_id", how="anti", maintain_order="left")
     return Sweep(
         request,
         grid,
-        Plan(packed, configs, len(frame), n_done, asked - len(frame)),
+        plan_of(ours),
         experiment,
         stored,
-        failed_before=packed["run_id"].is_in(failed["run_id"].implode()).sum(),
-        again=len(packed) - packed["replaces"].null_count(),
+        failed_before=ours["run_id"].is_in(failed["run_id"].implode()).sum(),
+        again=len(ours) - ours["replaces"].null_count(),
         awaited=awaited,
         awaited_runs=awaited_runs,
+        take_over=lambda runs: plan_of(todo.join(runs, on="run_id", how="semi")),
         surprises=tuple(surprises),
     )
 
@@ -178,15 +184,13 @@ def _with_slurm(store: Path, todo: pl.DataFrame) -> tuple[dict[JobUnit, int], pl
 
 
 def _units(
-    request: Request, done: pl.DataFrame, configs: Mapping[str, ConfigFile], todo: pl.DataFrame
+    request: Request, done: pl.DataFrame, configs: Mapping[str, ConfigFile], n_runs: int
 ) -> int | None:
     """Units of about the time that was asked for, if stored runs tell how long one takes."""
     if request.unit_seconds is None or done.is_empty():
         return None
     seconds, _ = _seconds_a_run(done, configs)
-    return math.ceil(
-        min(seconds * len(todo) / request.unit_seconds, request.most_units or math.inf)
-    )
+    return math.ceil(min(seconds * n_runs / request.unit_seconds, request.most_units or math.inf))
 
 
 def describe(sweep: Sweep, parallel: int) -> str:

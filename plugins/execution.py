@@ -1,5 +1,6 @@
 """Carrying out a planned sweep: launch its units, wait, count what the store then holds."""
 
+import math
 import os
 import secrets
 import signal
@@ -14,11 +15,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from plugins.driver import Sweep
 from plugins.fold import compact
 from plugins.jobs import JobUnit, JobWatch
-from plugins.outcome import SweepReport, report
+from plugins.outcome import SweepReport, report, without_row
 from plugins.overrides import quoted
+from plugins.plan import Plan
 from plugins.plan_files import PlanSettings, write_plan
 from plugins.processes import run_units
 from plugins.progress import showing
@@ -39,8 +43,8 @@ def execute(
     (a killed job of submitit) or return early, so there the units' own reports decide.
     """
 
-    def work(path: Path) -> None:
-        jobs = _overrides(sweep, path)
+    def work(path: Path, plan: Plan) -> None:
+        jobs = _overrides(sweep, path, plan)
         if in_process:
             launch(jobs)
         else:
@@ -51,14 +55,14 @@ def execute(
 
 def execute_in_processes(sweep: Sweep) -> SweepReport:
     """`execute` without Hydra's launchers: a process per unit on this machine."""
-    return _execute(sweep, lambda path: run_units(path, sweep.plan.n_units), local=True)
+    return _execute(sweep, lambda path, plan: run_units(path, plan.n_units), local=True)
 
 
 def execute_here(sweep: Sweep) -> SweepReport:
     """`execute` without Hydra's launchers: the units one after the other in this process."""
 
-    def work(path: Path) -> None:
-        for unit in range(sweep.plan.n_units):
+    def work(path: Path, plan: Plan) -> None:
+        for unit in range(plan.n_units):
             run_unit(path, unit)
 
     return _execute(sweep, work, local=True)
@@ -77,43 +81,65 @@ def execute_with_slurm(
     Waits for the jobs, at most `wait_seconds`, or not at all; they go on in any case.
     """
 
-    def work(path: Path) -> list[JobUnit]:
-        own = folder / path.stem
-        store = sweep.request.store
+    def work(path: Path, plan: Plan) -> list[JobUnit]:
+        own, store = folder / path.stem, sweep.request.store
         start = partial(launch, folder=own)
-        return submit(start, _overrides(sweep, path), store, path.stem, own).units()
+        return submit(start, _overrides(sweep, path, plan), store, path.stem, own).units()
 
     return _execute(sweep, work, local=False, wait_seconds=0 if detach else wait_seconds)
 
 
 def _execute(
     sweep: Sweep,
-    work: Callable[[Path], Sequence[JobUnit] | None],
+    work: Callable[[Path, Plan], Sequence[JobUnit] | None],
     local: bool,
     wait_seconds: float | None = None,
 ) -> SweepReport:
-    """`work` runs a plan's units, or gives those that it left to SLURM; these, and those of
-    earlier commands that compute runs of this sweep, are waited for."""
-    started = time.monotonic()
-    store, path, interrupted = sweep.request.store, _write_plan(sweep, local), False
-    name = path.stem if path else ""
-    watch = JobWatch(store, sweep.awaited)
+    """`work` runs a plan's units, or gives those that it left to SLURM, which are waited for.
+
+    So are those of earlier commands that have runs of this sweep; what they lose is computed here.
+    """
+    started, interrupted = time.monotonic(), False
+    end = math.inf if wait_seconds is None else started + wait_seconds
+    store, watch = sweep.request.store, JobWatch(sweep.request.store, sweep.awaited)
+    asked = sweep.awaited_runs  # with the plan and the unit that are to compute each run
+    own: list[str] = []  # plans of this command
 
     def look() -> tuple[Progress, str]:
         theirs = [unit_reports(store, unit.plan).get(unit.number) for unit in sweep.awaited]
-        ours = unit_reports(store, name).values() if path else ()
+        ours = [report for plan in own for report in unit_reports(store, plan).values()]
         return Progress.of([*ours, *filter(None, theirs)]), watch.summary()
 
+    def compute(plan: Plan, path: Path | None) -> None:
+        nonlocal asked
+        if path:
+            own.append(path.stem)
+            runs = plan.frame.select("run_id", "unit", plan=pl.lit(path.stem))
+            asked = pl.concat([asked.join(runs, on="run_id", how="anti"), runs])
+            try:
+                watch.add(work(path, plan) or ())
+            except NothingSubmitted:
+                path.unlink()  # it would look like a sweep whose runs are lost
+                raise
+        watch.wait(end)
+
+    path = _write_plan(sweep, sweep.plan, local)
     try:
         with showing(look, len(sweep.plan.frame) + sum(sweep.awaited.values())):
-            if path:
-                watch.add(work(path) or ())
-            watch.wait(None if wait_seconds is None else started + wait_seconds)
+            compute(sweep.plan, path)
+            lost = without_row(sweep, sweep.awaited_runs, watch.active())
+            if len(lost) and not local and time.monotonic() < end:
+                print(
+                    f"jobs of an earlier command ended without {len(lost)} runs of this sweep; "
+                    "they are submitted now",
+                    file=sys.stderr,
+                )
+                plan = sweep.take_over(lost)
+                compute(plan, _write_plan(sweep, plan, local))
     except KeyboardInterrupt:
         interrupted = True
-        _interrupt_units(store, name)
+        _interrupt_units(store, own)
     except NothingSubmitted:
-        path.unlink()  # it would look like a sweep whose runs are lost
         raise
     except (Exception, SystemExit) as error:
         traceback.print_exception(error)  # runs that fail are rows: this ended a whole unit
@@ -122,18 +148,18 @@ def _execute(
             compact(store)
     except (ValueError, OSError) as error:
         print(f"warning: the store was not compacted: {error}", file=sys.stderr)
-    return report(sweep, name, watch, time.monotonic() - started, interrupted)
+    return report(sweep, asked, watch, time.monotonic() - started, interrupted)
 
 
-def _write_plan(sweep: Sweep, local: bool) -> Path | None:
+def _write_plan(sweep: Sweep, plan: Plan, local: bool) -> Path | None:
     """The plan's file; None when there is nothing to compute."""
     request = sweep.request
-    if sweep.plan.frame.is_empty():
+    if plan.frame.is_empty():
         return None
     settings = PlanSettings(
         experiment=sweep.experiment.name,
         command=request.command,
-        units=sweep.plan.n_units,
+        units=plan.n_units,
         local=local,
         fail_fast=request.fail_fast,
         cuda_visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"),
@@ -142,16 +168,16 @@ def _write_plan(sweep: Sweep, local: bool) -> Path | None:
     )
     name = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{secrets.token_hex(2)}"
     try:
-        return write_plan(request.store, name, sweep.plan, settings).resolve()
+        return write_plan(request.store, name, plan, settings).resolve()
     except OSError as error:
         raise ValueError(f"cannot write to the store {request.store}: {error}") from None
 
 
-def _overrides(sweep: Sweep, plan_file: Path) -> list[list[str]]:
+def _overrides(sweep: Sweep, plan_file: Path, plan: Plan) -> list[list[str]]:
     """Of each unit: those of its first run, and where its plan is."""
     return [
-        [*sweep.first_lines(unit), f"hydra.sweeper.unit={quoted(f'{plan_file}:{unit}')}"]
-        for unit in range(sweep.plan.n_units)
+        [*sweep.first_lines(plan, unit), f"hydra.sweeper.unit={quoted(f'{plan_file}:{unit}')}"]
+        for unit in range(plan.n_units)
     ]
 
 
@@ -189,13 +215,14 @@ def _last_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[-1]}" if lines else type(error).__name__
 
 
-def _interrupt_units(store: Path, plan: str) -> None:
+def _interrupt_units(store: Path, plans: Sequence[str]) -> None:
     """Ctrl-C reached only us: pass it on to the local units, which publish what they have."""
 
     def running() -> list[UnitReport]:
         here = socket.gethostname()
         return [
             unit
+            for plan in plans
             for unit in unit_reports(store, plan).values()
             if unit.is_alive()
             and unit.job is None

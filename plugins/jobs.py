@@ -105,9 +105,9 @@ class JobWatch:
         self.units += units
         self._missing |= dict.fromkeys(units, 0)
 
-    def wait(self, end: float | None) -> None:
+    def wait(self, end: float) -> None:
         """Wait until all units are over, or `time.monotonic()` is at `end`."""
-        while self.active() and (end is None or time.monotonic() < end):
+        while self.active() and time.monotonic() < end:
             time.sleep(1)
 
     def active(self) -> list[JobUnit]:

@@ -1,5 +1,6 @@
 """What a sweep came to: counts of its runs in the store, the first error, jobs that lost runs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import polars as pl
 
 from plugins import slurm
 from plugins.driver import Sweep
-from plugins.jobs import JobWatch
+from plugins.jobs import JobUnit, JobWatch
 from plugins.load import scan_sweep
 from plugins.winners import stored_runs
 
@@ -45,23 +46,13 @@ class SweepReport:
 
 
 def report(
-    sweep: Sweep, plan: str, watch: JobWatch, seconds: float, interrupted: bool
+    sweep: Sweep, asked: pl.DataFrame, watch: JobWatch, seconds: float, interrupted: bool
 ) -> SweepReport:
-    """Count what the store holds now of what `plan` and the units in `watch` were to compute."""
-    store = sweep.request.store
-    before = sweep.stored["attempt"]
-    own = sweep.plan.frame.select("run_id", "unit", plan=pl.lit(plan))
-    asked = pl.concat([own, sweep.awaited_runs.select(own.columns)])
+    """Count what the store holds now of the runs `asked` for: run_id, plan, unit."""
+    store, active = sweep.request.store, watch.active()
     after = asked.join(stored_runs(store), on="run_id", how="left")
-    is_fresh = pl.col("attempt").is_not_null() & ~pl.col("attempt").is_in(before.implode())
-    fresh, absent = after.filter(is_fresh), after.filter(~is_fresh)
-    active = watch.active()
-    places = pl.DataFrame(
-        [(unit.plan, unit.number) for unit in active],
-        schema={"plan": pl.String, "unit": pl.Int64},
-        orient="row",
-    )
-    lost = absent.join(places, on=["plan", "unit"], how="anti")
+    fresh = after.filter(_is_fresh(sweep))
+    lost = without_row(sweep, asked, active)
     counts = dict(fresh["status"].value_counts().iter_rows())
     failed = fresh.filter(pl.col("status") == "failed")["run_id"]
     return SweepReport(
@@ -76,9 +67,28 @@ def report(
         _first_error(store, failed),
         _losses(watch, lost),
         tuple(unit.job for unit in active),
-        len(absent) - len(lost),
+        len(asked) - len(fresh) - len(lost),
         interrupted,
     )
+
+
+def without_row(sweep: Sweep, asked: pl.DataFrame, active: Sequence[JobUnit]) -> pl.DataFrame:
+    """Those of `asked` whose unit is over and has left no row of them since the planning."""
+    places = {"plan": [unit.plan for unit in active], "unit": [unit.number for unit in active]}
+    over = asked.join(
+        pl.DataFrame(places, schema=asked.select("plan", "unit").schema),
+        on=["plan", "unit"],
+        how="anti",
+    )
+    if over.is_empty():
+        return over
+    stored = stored_runs(sweep.request.store).filter(_is_fresh(sweep))
+    return over.join(stored, on="run_id", how="anti")
+
+
+def _is_fresh(sweep: Sweep) -> pl.Expr:
+    before = sweep.stored["attempt"].implode()
+    return pl.col("attempt").is_not_null() & ~pl.col("attempt").is_in(before)
 
 
 def _losses(watch: JobWatch, lost: pl.DataFrame) -> tuple[str, ...]:
