@@ -125,7 +125,8 @@ def _execute(
 
     path = _write_plan(sweep, sweep.plan, local)
     try:
-        with showing(look, len(sweep.plan.frame) + sum(sweep.awaited.values())):
+        total = len(sweep.plan.frame) + sum(sweep.awaited.values())
+        with showing(look, total, sweep.plan.n_units + len(sweep.awaited)):
             compute(sweep.plan, path)
             lost = without_row(sweep, sweep.awaited_runs, watch.active())
             if len(lost) and not local and time.monotonic() < end:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from plugins import slurm
 from plugins.atomic import publish_file
-from plugins.reports import UnitReport, is_silent, unit_reports
+from plugins.reports import READING_SECONDS, UnitReport, is_silent, unit_reports
 
 _ASK_EVERY = 10.0  # seconds between two calls of squeue
 _MOST_PATIENT = 80.0  # seconds between two calls while they fail
@@ -108,7 +108,7 @@ class JobWatch:
     def wait(self, end: float) -> None:
         """Wait until all units are over, or `time.monotonic()` is at `end`."""
         while self.active() and time.monotonic() < end:
-            time.sleep(1)
+            time.sleep(max(1.0, READING_SECONDS * len(self.units)))
 
     def active(self) -> list[JobUnit]:
         """The units that are not over; asks SLURM when it is time."""

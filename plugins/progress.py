@@ -7,20 +7,21 @@ from contextlib import contextmanager
 from rich import progress as bars
 from rich.console import Console
 
-from plugins.reports import Progress
+from plugins.reports import READING_SECONDS, Progress
 
 _POLL = 0.5  # seconds between two looks at the reports
 _LINE_EVERY = 10.0  # seconds between two lines where there is no terminal
 
 
 @contextmanager
-def showing(look: Callable[[], tuple[Progress, str]], total: int) -> Iterator[None]:
+def showing(look: Callable[[], tuple[Progress, str]], total: int, n_units: int) -> Iterator[None]:
     """Show the progress of `total` runs on stderr while the context lasts: a bar on a terminal,
     else a line every 10 s. `look` gives what the units report, and what else there is to say."""
     console = Console(stderr=True)
     end = threading.Event()
-    show = _bar if console.is_terminal else _lines
-    thread = threading.Thread(target=show, args=(console, look, total, end), daemon=True)
+    show, pause = (_bar, _POLL) if console.is_terminal else (_lines, _LINE_EVERY)
+    pause = max(pause, READING_SECONDS * n_units)
+    thread = threading.Thread(target=show, args=(console, look, total, end, pause), daemon=True)
     thread.start()
     try:
         yield
@@ -51,17 +52,19 @@ def duration(seconds: float) -> str:
     return f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
 
 
-def _bar(console: Console, look: Callable, total: int, end: threading.Event) -> None:
+def _bar(console: Console, look: Callable, total: int, end: threading.Event, pause: float) -> None:
     columns = (bars.BarColumn(), bars.TextColumn("{task.description}"))
     with bars.Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("starting", total=total)
-        while not end.wait(_POLL):
+        while not end.wait(pause):
             progress, note = look()
             text = progress_text(progress, total) + note
             bar.update(task, completed=progress.done + progress.fraction, description=text)
 
 
-def _lines(console: Console, look: Callable, total: int, end: threading.Event) -> None:
-    while not end.wait(_LINE_EVERY):
+def _lines(
+    console: Console, look: Callable, total: int, end: threading.Event, pause: float
+) -> None:
+    while not end.wait(pause):
         progress, note = look()
         console.print(progress_text(progress, total) + note, highlight=False, soft_wrap=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from plugins.atomic import publish_file
 from plugins.slurm import own_job
 
+READING_SECONDS = 0.01  # pause for each report that is read: hundreds of files on a network
 _INTERVAL = 1.0  # seconds between two reports of a unit
 _SILENCE = 900.0  # seconds without a report after which a unit of another host counts as dead
 
