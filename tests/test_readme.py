@@ -1,24 +1,10 @@
 """The commands and code of the README and of docs/, run in their order."""
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 
 import pytest
-
-ELSEWHERE = ("make", "benchmarks/")  # run by CI; minutes on a quiet machine
-
-
-def blocks(root, language, page="README.md"):
-    return re.findall(rf"```{language}\n(.*?)```", (root / page).read_text(), re.DOTALL)
-
-
-def commands(root, page="README.md"):
-    lines = "\n".join(blocks(root, "bash", page)).splitlines()
-    found = [shlex.split(line, comments=True) for line in lines]
-    return [c for c in found if c and not any(word.startswith(ELSEWHERE) for word in c)]
+from pages import blocks, commands, run
 
 
 @pytest.mark.slow
@@ -83,22 +69,6 @@ def test_plugins_and_experiment_of_the_readme_work(root, tmp_path):
     [curve] = load_sweep(tmp_path / "outputs/dln/mean_growth")["mean_singular_value"].to_list()
     assert curve[1] != curve[0]
     assert curve[3:] == [curve[3]] * 7  # the learning rate is 0 from step 3 on
-
-
-def run(root, folder, command, site=""):
-    where = {"python": [sys.executable]}
-    command = [*where.get(command[0], [command[0]]), *command[1:]]
-    command = [str(root / "sweep.py") if word == "sweep.py" else word for word in command]
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(site), "MPLBACKEND": "Agg"},
-        capture_output=True,
-        text=True,
-    )
-    listing = command[1:] == [str(root / "sweep.py")]
-    assert done.returncode == (2 if listing else 0), f"{command}\n{done.stdout}{done.stderr}"
-    return done.stdout
 
 
 def test_metrics_and_callbacks_of_the_readme_are_those_there(root):
