@@ -19,7 +19,7 @@ import polars as pl
 
 from plugins.driver import Sweep
 from plugins.fold import compact
-from plugins.jobs import JobUnit, JobWatch
+from plugins.jobs import JobUnit, JobWatch, reports_of
 from plugins.outcome import SweepReport, report, without_row
 from plugins.overrides import quoted
 from plugins.plan import Plan
@@ -106,9 +106,9 @@ def _execute(
     own: list[str] = []  # plans of this command
 
     def look() -> tuple[Progress, str]:
-        theirs = [unit_reports(store, unit.plan).get(unit.number) for unit in sweep.awaited]
+        theirs = reports_of(store, sweep.awaited).values()
         ours = [report for plan in own for report in unit_reports(store, plan).values()]
-        return Progress.of([*ours, *filter(None, theirs)]), watch.summary()
+        return Progress.of([*ours, *theirs]), watch.summary()
 
     def compute(plan: Plan, path: Path | None) -> None:
         nonlocal asked

@@ -63,7 +63,7 @@ def active_units(store: Path) -> list[JobUnit]:
     """Units of any plan of the store that SLURM still has, running or waiting."""
     names = (path.name.removesuffix(".jobs.json") for path in store.glob("plans/*.jobs.json"))
     units = [unit for name in sorted(names) for unit in read_jobs(store, name).units()]
-    reports = _reports(store, units)
+    reports = reports_of(store, units)
     units = [unit for unit in units if not _is_complete(reports.get(unit))]
     answers = ask(units)
     return [
@@ -71,6 +71,12 @@ def active_units(store: Path) -> list[JobUnit]:
         for unit in units
         if (answers[unit] if unit in answers else not _is_silent(unit, reports.get(unit)))
     ]
+
+
+def reports_of(store: Path, units: Collection[JobUnit]) -> dict[JobUnit, UnitReport]:
+    """The last reports of those units that have started."""
+    plans = {plan: unit_reports(store, plan) for plan in {unit.plan for unit in units}}
+    return {unit: r for unit in units if (r := plans[unit.plan].get(unit.number))}
 
 
 def ask(units: Collection[JobUnit]) -> dict[JobUnit, str | None]:
@@ -112,7 +118,7 @@ class JobWatch:
 
     def active(self) -> list[JobUnit]:
         """The units that are not over; asks SLURM when it is time."""
-        reports = _reports(self._store, self._missing)
+        reports = reports_of(self._store, self._missing)
         for unit in list(self._missing):
             if _is_complete(reports.get(unit)):
                 del self._missing[unit]
@@ -147,11 +153,6 @@ class JobWatch:
                 self._states[unit] = answers[unit]
             if over:
                 del self._missing[unit]
-
-
-def _reports(store: Path, units: Collection[JobUnit]) -> dict[JobUnit, UnitReport]:
-    plans = {plan: unit_reports(store, plan) for plan in {unit.plan for unit in units}}
-    return {unit: r for unit in units if (r := plans[unit.plan].get(unit.number))}
 
 
 def _is_complete(report: UnitReport | None) -> bool:

@@ -10,8 +10,6 @@ from plugins import slurm
 from plugins.jobs import PlanJobs, write_jobs
 
 MOST_JOBS = 1000  # of an array under SLURM's default MaxArraySize=1001
-
-
 _UNIT_SECONDS = 20 * 60  # what a job should take: long against its start, short against a crash
 _LEAST_SECONDS = 60
 
@@ -47,6 +45,10 @@ def submit(
 
     SlurmJob.watcher = NeverAsks()
     slurm.leave_allocation()
+    try:
+        cluster = slurm.cluster_name()
+    except slurm.SlurmUnreachable as error:
+        raise NothingSubmitted(str(error)) from error
     failure: list[Exception] = []
 
     def target() -> None:
@@ -63,26 +65,23 @@ def submit(
         submitting = thread.is_alive()
         pickles = [path.name for path in folder.glob("*/*_submitted.pkl")]
         if pickles and jobs is None:
-            jobs = _jobs(plan, pickles[0], len(overrides))
+            jobs = PlanJobs(plan, cluster, time.time(), _ids(pickles[0], len(overrides)))
             write_jobs(store, jobs)
     if jobs is None:
         raise NothingSubmitted(_reason(failure[0], len(overrides))) from failure[0]
     return jobs
 
 
-def _jobs(plan: str, pickle: str, n: int) -> PlanJobs:
+def _ids(pickle: str, n: int) -> tuple[str, ...]:
+    """Of the n jobs of an array, or of a single job, from the name of one's pickle."""
     array = pickle.removesuffix("_submitted.pkl").partition("_")[0]
-    jobs = (array,) if n == 1 else tuple(f"{array}_{i}" for i in range(n))
-    return PlanJobs(plan, slurm.cluster_name(), time.time(), jobs)
+    return (array,) if n == 1 else tuple(f"{array}_{i}" for i in range(n))
 
 
 def _reason(error: Exception, n: int) -> str:
     """What sbatch said, and the cluster's limits where it said no more than that there are some."""
     text = str(error).strip().splitlines()[-1]
-    try:
-        settings = slurm.settings()
-    except slurm.SlurmUnreachable:
-        return text
+    settings = slurm.settings()
     most = min(int(settings["MaxArraySize"]) - 1, int(settings["MaxJobCount"]))
     if n > most or "temporarily" in text:  # too many jobs, of everybody together
         text += (

@@ -4,9 +4,7 @@ import pytest
 from sweeps import sweep, toy
 
 
-@pytest.mark.parametrize(
-    ("setting", "most"), [("MaxArraySize=4", 3), pytest.param("MaxJobCount=5", 5)]
-)
+@pytest.mark.parametrize(("setting", "most"), [("MaxArraySize=4", 3), ("MaxJobCount=5", 5)])
 def test_too_many_jobs_are_refused_with_the_limit(second_cluster, tmp_path, setting, most):
     """sbatch tries for two minutes before it gives up on MaxJobCount."""
     key, _, value = setting.partition("=")
