@@ -11,7 +11,7 @@ from scipy.special import stdtrit
 from plugins.registry import UnknownName, did_you_mean
 
 LEVEL = 0.95  # of t intervals
-_ROWS = 20_000  # runs turned to float64 at a time: a million runs of 250 points need no copy
+_ROWS = 5_000  # runs at a time: a million runs of 250 points are never held as float64
 _STATISTICS = ("step", "n", "n_runs", "mean", "sd", "low", "high")
 _INCOMPLETE = ("run", "status", "last_step")
 _NEVER = np.iinfo(np.int64).min  # the last step of a run without a record
@@ -34,103 +34,137 @@ class SeedStatistics:
 
 
 def over_seeds(
-    df: pl.DataFrame, y: str, by: str | Sequence[str] = (), level: float = LEVEL
+    df: pl.DataFrame | pl.LazyFrame, y: str, by: str | Sequence[str] = (), level: float = LEVEL
 ) -> SeedStatistics:
     """Statistics of curve `y` over all runs of a frame that agree in the key(s) `by`.
 
     mean +- t_{n-1}((1 + level) / 2) sd / sqrt(n) over the runs that have the step, sd with
     divisor n - 1, accumulated in float64; nan records (not measured) are skipped. A diverged run
-    counts up to its last record: later steps describe the survivors, n says how many.
+    counts up to its last record: later steps describe the survivors, n says how many. A lazy frame
+    of scan_sweep, filtered or not, is read once, a few thousand runs at a time.
     Raises UnknownName when `y` is no curve or `by` no column, ValueError for a list-valued curve
     (a list per record), curves and steps of different lengths, or a level outside (0, 1).
     """
     by = [by] if isinstance(by, str) else list(by)
-    _check(df, y, by, level)
-    keys = df.select(pl.repeat(0, pl.len()).alias("_all"), *by)  # _all: `by` may be empty
-    groups = keys.unique().sort(keys.columns, nulls_last=True)
-    group = keys.join(
-        groups.with_row_index("_group"),
-        on=keys.columns,
-        how="left",
-        nulls_equal=True,
-        maintain_order="left",
-    )["_group"].to_numpy()
+    schema = df.collect_schema()
+    _check(schema, y, by, level)
+    keys = ["_all", *by]  # _all: `by` may be empty
+    known = [name for name in ("run_id", "status") if name in schema]
+    columns = dict.fromkeys([*by, *config_columns(schema), *known])
+    rows = df.select(pl.lit(0).alias("_all"), *columns, "step", y)
+    lazy = isinstance(rows, pl.LazyFrame)
+    parts = rows.collect_batches(chunk_size=_ROWS) if lazy else rows.iter_slices(_ROWS)
+    runs, moments = [], []
+    for part in parts:
+        last, of_part = _moments(part, y, keys)
+        runs.append(part.drop("step", y).with_columns(_last=last))
+        moments = [_joined([*moments, of_part], keys)]
+    if not sum(map(len, runs)):
+        raise ValueError("the frame has no runs")
+    runs, [moments] = pl.concat(runs), moments
 
-    steps, n, mean, sd, last = _moments(df, y, group, len(groups))
-    at, column = np.nonzero(n)
-    n, mean, sd = n[at, column], mean[at, column], sd[at, column]
-    with np.errstate(invalid="ignore"):
+    counts = runs.group_by(keys).agg(n_runs=pl.len().cast(pl.Int64))
+    curves = moments.join(counts, on=keys, nulls_equal=True).sort(*keys, "step", nulls_last=True)
+    n, mean = curves["n"].to_numpy(), curves["mean"].to_numpy()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        sd = np.sqrt(curves["m2"].to_numpy() / (n - 1))
         half = stdtrit(n - 1, (1 + level) / 2) * sd / np.sqrt(n)
-    statistics = {
-        "step": steps[column],
-        "n": n,
-        "n_runs": np.bincount(group, minlength=len(groups))[at],
-        "mean": mean,
-        "sd": sd,
-        "low": mean - half,
-        "high": mean + half,
-    }
-    statistics = pl.DataFrame(statistics).with_columns(pl.col("sd", "low", "high").fill_nan(None))
-    curves = groups[at].hstack(statistics).drop("_all")
-    return SeedStatistics(curves, _incomplete(df, keys, group, last).drop("_all"))
+    spread = {"mean": mean, "sd": sd, "low": mean - half, "high": mean + half}
+    curves = curves.select(*by, "step", "n", "n_runs").hstack(pl.DataFrame(spread))
+    curves = curves.with_columns(pl.col("sd", "low", "high").fill_nan(None))
+    return SeedStatistics(curves, _incomplete(runs, keys, config_columns(schema)))
 
 
-def _moments(df: pl.DataFrame, y: str, group: np.ndarray, n_groups: int) -> tuple[np.ndarray, ...]:
-    """Steps [S]; n, mean, sd [groups, S], sd nan where n < 2; the last recorded step [runs]."""
-    steps = df["step"].explode().drop_nulls().unique().sort().to_numpy()
-    n = np.zeros(n_groups * len(steps), np.int64)
-    mean, m2 = np.zeros(n.shape), np.zeros(n.shape)
-    last = np.full(len(df), _NEVER)
-    filled = np.flatnonzero((df[y].list.len().fill_null(0) > 0).to_numpy())
-    for start in range(0, len(filled), _ROWS):
-        rows = filled[start : start + _ROWS]
-        part = df.select("step", y)[rows]
-        lengths = part[y].list.len().cast(pl.Int64).to_numpy()
-        if not np.array_equal(lengths, part["step"].list.len().fill_null(0).to_numpy()):
-            raise ValueError(f"curve {y!r} and its 'step' differ in length")
-        step = part["step"].explode().to_numpy()
-        value = part[y].explode().cast(pl.Float64).fill_null(np.nan).to_numpy()
-        measured = ~np.isnan(value)
-        offsets = np.cumsum(lengths) - lengths
-        last[rows] = np.maximum.reduceat(np.where(measured, step, _NEVER), offsets)
+def _moments(runs: pl.DataFrame, y: str, keys: Sequence[str]) -> tuple[np.ndarray, pl.DataFrame]:
+    """The last recorded step [runs]; keys, step, n, mean, m2: a row per group and step, n > 0."""
+    lengths = runs.select(pl.col(y, "step").list.len().fill_null(0).cast(pl.Int64)).to_numpy().T
+    is_filled = lengths[0] > 0
+    lengths = lengths[:, is_filled]
+    if not np.array_equal(*lengths):
+        raise ValueError(f"curve {y!r} and its 'step' differ in length")
+    lengths, filled = lengths[0], runs.filter(is_filled)
+    step = filled["step"].explode().to_numpy()
+    value = filled[y].explode().cast(pl.Float64).fill_null(np.nan).to_numpy()
+    is_measured = ~np.isnan(value)
+    recorded = step if is_measured.all() else np.where(is_measured, step, _NEVER)
+    starts = np.cumsum(lengths) - lengths
+    last = np.full(len(runs), _NEVER)
+    last[is_filled] = np.maximum.reduceat(recorded, starts)
 
-        cell = np.searchsorted(steps, step) + np.repeat(group[rows] * len(steps), lengths)
-        if not measured.all():
-            cell, value = cell[measured], value[measured]
-        # Two passes inside the part, then Chan, Golub & LeVeque (1983) to join the parts.
-        part_n = np.bincount(cell, minlength=len(n))
-        seen = part_n > 0
-        with np.errstate(invalid="ignore"):  # infinite records
-            part_mean = np.bincount(cell, value, len(n)) / np.maximum(part_n, 1)
-            part_m2 = np.bincount(cell, (value - part_mean[cell]) ** 2, len(n))
-            gap, total = part_mean[seen] - mean[seen], n[seen] + part_n[seen]
-            mean[seen] += gap * part_n[seen] / total
-            m2[seen] += part_m2[seen] + gap**2 * n[seen] * part_n[seen] / total
-        n[seen] = total
-    sd = np.sqrt(np.divide(m2, n - 1, out=np.full(n.shape, np.nan), where=n > 1))
-    shape = (n_groups, len(steps))
-    return steps, n.reshape(shape), mean.reshape(shape), sd.reshape(shape), last
+    groups = filled.select(keys).unique().with_row_index("_group")
+    joined = filled.select(keys).join(
+        groups, on=keys, how="left", nulls_equal=True, maintain_order="left"
+    )
+    steps, column = _columns(step, starts, lengths)
+    cell = np.repeat(joined["_group"].to_numpy().astype(np.int64) * len(steps), lengths)
+    cell += column  # in place, here and below: fresh pages cost more than the sums
+    if not is_measured.all():
+        cell, value = cell[is_measured], value[is_measured]
+    n = np.bincount(cell, minlength=len(groups) * len(steps))
+    with np.errstate(invalid="ignore"):  # infinite records
+        mean = np.bincount(cell, value, len(n)) / np.maximum(n, 1)
+        away = mean[cell]
+        away -= value
+        m2 = np.bincount(cell, np.square(away, out=away), len(n))
+    [seen] = np.nonzero(n)
+    group, column = np.divmod(seen, len(steps))
+    moments = {"step": steps[column], "n": n[seen], "mean": mean[seen], "m2": m2[seen]}
+    floats = {"mean": pl.Float64, "m2": pl.Float64}  # numpy's counts of nothing are integers
+    return last, groups.drop("_group")[group].hstack(pl.DataFrame(moments, schema_overrides=floats))
 
 
-def _incomplete(
-    df: pl.DataFrame, keys: pl.DataFrame, group: np.ndarray, last: np.ndarray
-) -> pl.DataFrame:
-    """Runs that diverged, failed or ended before the last step of their group."""
-    end = np.full(group.max() + 1, _NEVER)
-    np.maximum.at(end, group, last)
-    status = df["status"] if "status" in df.columns else pl.repeat("ok", len(df), eager=True)
-    found = np.flatnonzero((status != "ok").to_numpy() | (last < end[group]) | (last == _NEVER))
-    others = varying_keys(df, keys.columns[1:])
-    if not others and "run_id" in df.columns:
+def _columns(
+    step: np.ndarray, starts: np.ndarray, lengths: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct steps, sorted; the place of each of `step` among them. Runs start at `starts`.
+
+    Most runs share their steps: only the first run of those that have the same is looked up.
+    """
+    first: dict[bytes, int] = {}
+    ends = (starts + lengths).tolist()
+    alike = [
+        first.setdefault(step[start:end].tobytes(), start)
+        for start, end in zip(starts.tolist(), ends, strict=True)
+    ]
+    if len(first) == 1:
+        steps, column = np.unique(step[: lengths[0]], return_inverse=True)
+        return steps, np.tile(column, len(lengths))
+    away = np.repeat(starts - np.array(alike, np.int64), lengths)
+    is_first = away == 0
+    column = np.empty(len(step), np.int64)
+    steps, column[is_first] = np.unique(step[is_first], return_inverse=True)
+    return steps, column[np.arange(len(step)) - away]
+
+
+def _joined(parts: Sequence[pl.DataFrame], keys: Sequence[str]) -> pl.DataFrame:
+    """Moments of all the parts' runs: Chan, Golub & LeVeque (1983)."""
+    n, mean = pl.col("n"), pl.col("mean")
+    whole = (n * mean).sum() / n.sum()
+    return (
+        pl.concat(parts)
+        .group_by(*keys, "step")
+        .agg(n=n.sum(), mean=whole, m2=pl.col("m2").sum() + (n * (mean - whole) ** 2).sum())
+    )
+
+
+def _incomplete(runs: pl.DataFrame, keys: Sequence[str], config: Sequence[str]) -> pl.DataFrame:
+    """Runs that diverged, failed or ended before the last step of their group, sorted by keys."""
+    if "status" not in runs.columns:
+        runs = runs.with_columns(status=pl.lit("ok"))
+    last = pl.col("_last")
+    early = (last < last.max().over(keys)) | (last == _NEVER)
+    others = _varying(runs, [key for key in config if key not in keys], keys)
+    if not others and "run_id" in runs.columns:
         others = ["run_id"]
-    rows = df.select(pl.int_range(pl.len()).alias("row"), *others)[found]
-    columns = {
-        "run": [key_values(dict(zip(others, row[1:], strict=True))) for row in rows.iter_rows()],
-        "status": status[found],
-        "last_step": [None if step == _NEVER else step for step in last[found].tolist()],
-    }
-    schema = {"run": pl.String, "status": pl.String, "last_step": pl.Int64}
-    return keys[found].hstack(pl.DataFrame(columns, schema=schema))
+    found = runs.filter((pl.col("status") != "ok") | early)
+    found = found.sort(*keys, *others, nulls_last=True, maintain_order=True)
+    names = [key_values(row) for row in found.select(others).iter_rows(named=True)]
+    return found.select(
+        *keys[1:],
+        pl.Series("run", names or [""] * len(found), dtype=pl.String),
+        "status",
+        last_step=pl.when(last != _NEVER).then(last),
+    )
 
 
 def varying_keys(df: pl.DataFrame, within: Sequence[str] = ()) -> list[str]:
@@ -138,7 +172,10 @@ def varying_keys(df: pl.DataFrame, within: Sequence[str] = ()) -> list[str]:
 
     Without `within` all runs are one group.
     """
-    keys = [key for key in config_columns(df.columns) if key not in within]
+    return _varying(df, [key for key in config_columns(df.columns) if key not in within], within)
+
+
+def _varying(df: pl.DataFrame, keys: Sequence[str], within: Sequence[str]) -> list[str]:
     # Most of a config is constant: only what varies at all is counted by group.
     keys = [key for key in keys if df[key].n_unique() > 1]
     if not within or not keys:
@@ -167,8 +204,7 @@ def value_text(value: Any, digits: int | None = None) -> str:
 
 def curve_names(df: pl.DataFrame) -> list[str]:
     """The list columns of a frame of load_sweep that are curves against step."""
-    after = df.columns[df.columns.index("step") + 1 :] if "step" in df.columns else []
-    return [name for name in after if isinstance(df.schema[name], pl.List)]
+    return _curves(df.schema)
 
 
 def config_columns(columns: Iterable[str]) -> list[str]:
@@ -177,19 +213,23 @@ def config_columns(columns: Iterable[str]) -> list[str]:
     return columns[: columns.index("step")] if "step" in columns else []
 
 
-def _check(df: pl.DataFrame, y: str, by: Sequence[str], level: float) -> None:
-    if df.is_empty():
-        raise ValueError("the frame has no runs")
-    curves = curve_names(df)
+def _curves(schema: pl.Schema) -> list[str]:
+    names = list(schema)
+    after = names[names.index("step") + 1 :] if "step" in names else []
+    return [name for name in after if isinstance(schema[name], pl.List)]
+
+
+def _check(schema: pl.Schema, y: str, by: Sequence[str], level: float) -> None:
+    curves = _curves(schema)
     if y not in curves:
         raise UnknownName(f"the frame has no curve {y!r}{did_you_mean(y, curves)}")
-    if isinstance(df.schema[y].inner, pl.List):
+    if isinstance(schema[y].inner, pl.List):
         raise ValueError(f"curve {y!r} holds a list per record; plot_run(row) draws its components")
     for key in by:
-        if key not in df.columns or isinstance(df.schema[key], pl.List):
+        if key not in schema or isinstance(schema[key], pl.List):
             raise UnknownName(
-                f"the frame has no key {key!r}{did_you_mean(key, varying_keys(df))}; a key fixed"
-                " in the whole sweep is a column with load_sweep(..., params='all')"
+                f"the frame has no key {key!r}{did_you_mean(key, config_columns(schema))}; a key"
+                " fixed in the whole sweep is a column with load_sweep(..., params='all')"
             )
         if key in (*_STATISTICS, *_INCOMPLETE):
             raise ValueError(f"the key {key!r} has the name of a statistic: rename the column")

@@ -14,7 +14,8 @@ from plugins.parts import opening
 from plugins.result import BOOKKEEPING
 
 ROW_GROUP = 5_000  # rows
-ROW_GROUP_BYTES = 32 << 20  # fewer rows where they are large: bounds the memory of folds
+# Fewer where rows are large: a fold holds one group, polars some twenty for each of its threads.
+ROW_GROUP_BYTES = 1 << 20
 _UTC = pa.timestamp("us", tz="UTC")
 _BOOKKEEPING_TYPES = {
     "started": _UTC,
@@ -67,7 +68,7 @@ def curve(name: str, values: Sequence) -> tuple[np.ndarray, pa.DataType]:
             f"curve {name!r} holds neither numbers nor lists of one length "
             f"(shape {array.shape}, dtype {array.dtype})"
         )
-    if name == "step" and array.dtype.kind in "iu":
+    if name == "step" and (array.dtype.kind in "iu" or not array.size):
         array = array.astype(np.int64, copy=False)
     dtype = pa.from_numpy_dtype(array.dtype)
     for _ in range(array.ndim):
@@ -189,6 +190,11 @@ def open_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     )
 
 
+def rows_per_group(rows: int, size: int) -> int:
+    """How many of `rows` rows that weigh `size` bytes make a row group."""
+    return max(1, min(ROW_GROUP, ROW_GROUP_BYTES * rows // max(size, 1)))
+
+
 def write_file(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
     """Write the batches, gathered into row groups, holding one row group in memory."""
     with open_writer(path, schema) as out:
@@ -197,14 +203,15 @@ def write_file(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch])
         for batch in batches:
             held.append(batch)
             rows, weight = rows + batch.num_rows, weight + batch.nbytes
-            if rows >= ROW_GROUP or weight >= ROW_GROUP_BYTES:
+            group = rows_per_group(rows, weight)
+            if rows >= group:
                 full = pa.Table.from_batches(held, schema)
-                rest = rows % ROW_GROUP if rows >= ROW_GROUP else 0
-                out.write_table(full.slice(0, rows - rest), row_group_size=ROW_GROUP)
+                rest = rows % group
+                out.write_table(full.slice(0, rows - rest), row_group_size=group)
                 held = full.slice(rows - rest).to_batches()
                 rows, weight = rest, sum(part.nbytes for part in held)
         if held:
-            out.write_table(pa.Table.from_batches(held, schema), row_group_size=ROW_GROUP)
+            out.write_table(pa.Table.from_batches(held, schema))
 
 
 def _offsets(lengths: Sequence[int]) -> pa.Array:

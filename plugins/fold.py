@@ -20,15 +20,15 @@ import pyarrow.parquet as pq
 
 from plugins.atomic import ABANDONED_SECONDS
 from plugins.columns import (
-    ROW_GROUP,
-    ROW_GROUP_BYTES,
     ColumnConflict,
     conform,
     read_schemas,
+    rows_per_group,
     union,
     write_file,
 )
 from plugins.parts import (
+    RESULTS,
     drop,
     files_of,
     generation,
@@ -41,7 +41,7 @@ from plugins.parts import (
     retry_vanished,
     size,
 )
-from plugins.winners import DONE, judge, read_keys
+from plugins.winners import DONE, judge, losers, rows_of_parts, run_numbers, short_keys
 
 SMALL_BYTES = 128 << 20  # smaller parts are folded
 BIN_BYTES = 256 << 20  # into parts of about this size
@@ -70,10 +70,9 @@ def fold_small(store: Path, parts: Sequence[Path]) -> list[Path]:
     Raises PartVanished when a part is gone, with every row that counts still stored.
     """
     parts = sorted(parts, key=part_order)
-    keys = read_keys(parts)
-    _, losers = judge(keys)
-    rows = dict(keys.group_by("part").len().iter_rows())
-    beaten = rows_by_part(losers, parts)
+    keys = short_keys(parts)
+    rows, beaten = rows_of_parts(keys), rows_by_part(losers(keys), parts)
+    del keys  # a million rows of them are not held while parts are copied
     left, candidates = [], []
     for index, part in enumerate(parts):
         share = len(beaten.get(part, ())) / rows.get(index, 1)
@@ -114,13 +113,13 @@ def bins(parts: Sequence[Path]) -> list[list[Path]]:
     return groups
 
 
-def rows_by_part(losers: pl.DataFrame, parts: Sequence[Path]) -> dict[Path, pl.DataFrame]:
-    groups = losers.partition_by("part", as_dict=True)
-    return {parts[index]: rows for (index,), rows in groups.items()}
+def rows_by_part(rows: pl.DataFrame, parts: Sequence[Path]) -> dict[Path, pl.DataFrame]:
+    groups = rows.select("part", "row").partition_by("part", as_dict=True)
+    return {parts[index]: group for (index,), group in groups.items()}
 
 
-def copy_rows(parts: Sequence[Path], losers: Mapping[Path, pl.DataFrame], store: Path) -> Path:
-    """Publish one part in `store` with the rows and table rows of `parts`, without the losers.
+def copy_rows(parts: Sequence[Path], lost: Mapping[Path, pl.DataFrame], store: Path) -> Path:
+    """Publish one part in `store` with the rows and table rows of `parts`, without the lost ones.
 
     Raises PartVanished when one is gone before it was read.
     """
@@ -130,27 +129,42 @@ def copy_rows(parts: Sequence[Path], losers: Mapping[Path, pl.DataFrame], store:
         for name in sorted({file.name for file in files}):
             schemas = read_schemas(file for file in files if file.name == name)
             schema = union(schemas)
-            write_file(folder / name, schema, _batches(schemas, losers, schema))
+            write_file(folder / name, schema, _batches(schemas, lost, schema))
 
     return publish(store, 1 + max(map(generation, parts)), write)
 
 
+def read_batches(
+    path: Path, schema: pa.Schema, columns: Sequence[str] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """The rows of a file in the schema, a row group's worth at a time; reads `columns`, or all."""
+    with opening([path]), pq.ParquetFile(path) as file:
+        groups = (file.metadata.row_group(i) for i in range(file.num_row_groups))
+        size = rows_per_group(file.metadata.num_rows, sum(g.total_byte_size for g in groups))
+        for batch in file.iter_batches(batch_size=size, columns=columns):
+            yield conform(batch, schema)
+
+
 def _batches(
-    files: Iterable[Path], losers: Mapping[Path, pl.DataFrame], schema: pa.Schema
+    files: Iterable[Path], lost: Mapping[Path, pl.DataFrame], schema: pa.Schema
 ) -> Iterator[pa.RecordBatch]:
     for path in files:
-        beaten = losers[path.parent]["attempt"].to_arrow() if path.parent in losers else None
-        with opening([path]), pq.ParquetFile(path) as file:
-            weight = sum(
-                file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups)
-            )
-            rows = ROW_GROUP_BYTES * file.metadata.num_rows // max(weight, 1)
-            for batch in file.iter_batches(batch_size=min(ROW_GROUP, max(1, rows))):
-                if beaten is not None:
-                    lost = pc.is_in(batch.column("attempt"), value_set=beaten.cast(pa.string()))
-                    batch = batch.filter(pc.invert(lost))
-                if batch.num_rows:
-                    yield conform(batch, schema)
+        beaten = _attempts(path.parent, lost.get(path.parent))
+        for batch in read_batches(path, schema):
+            if beaten is not None:
+                is_lost = pc.is_in(batch.column("attempt"), value_set=beaten)
+                batch = batch.filter(pc.invert(is_lost))
+            if batch.num_rows:
+                yield batch
+
+
+def _attempts(part: Path, rows: pl.DataFrame | None) -> pa.Array | None:
+    """The attempts of some of a part's rows; these are in its tables too."""
+    if rows is None:
+        return None
+    with opening([part / RESULTS]):
+        attempts = pq.read_table(part / RESULTS, columns=["attempt"])["attempt"]
+    return attempts.take(rows["row"].to_arrow())
 
 
 @contextmanager
@@ -179,13 +193,14 @@ def _remove_workdirs_of_done_runs(store: Path) -> None:
     A workdir touched after its run had finished may belong to a repetition that is under way: it
     stays for 24 hours.
     """
-    left = [path.name for path in (store / "work").glob("*")]
+    left = list((store / "work").glob("*"))
     if not left:
         return
-    winners, _ = retry_vanished(lambda: judge(read_keys(list_parts(store))))
-    done = winners.filter(pl.col("status").is_in(DONE) & pl.col("run_id").is_in(left))
-    for run_id, finished in done.select("run_id", "finished").iter_rows():
-        workdir = store / "work" / run_id
+    winners, _ = retry_vanished(lambda: judge(short_keys(list_parts(store))))
+    named = pl.col("run_id").is_in(run_numbers(left).implode())
+    done = winners.filter(pl.col("status").is_in(DONE) & named)
+    for number, finished in done.select("run_id", "finished").iter_rows():
+        workdir = store / "work" / f"{number:016x}"
         try:
             touched = max(path.lstat().st_mtime for path in (workdir, *workdir.rglob("*")))
         except FileNotFoundError:  # in use or removed at this moment

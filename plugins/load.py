@@ -33,10 +33,16 @@ from plugins.parts import (
 from plugins.registry import UnknownName, did_you_mean
 from plugins.result import BOOKKEEPING
 from plugins.scan import scan_files, scan_without
-from plugins.winners import DONE, judge, read_keys
+from plugins.winners import (
+    DONE,
+    STATUS,
+    judge,
+    number_of_attempt,
+    rows_of_parts,
+    short_keys,
+)
 
 Params = Literal["varying", "all"] | Sequence[str]
-_STATUS = (*DONE, "failed")
 
 
 def load_sweep(
@@ -89,21 +95,22 @@ def load_sweep_config(store: Path | str, run_id: str | None = None) -> dict[str,
     differ between none. Raises UnknownName for a run that is not stored.
     """
     if run_id is None:
-        return retry_vanished(lambda: _Rows([store], _STATUS).shared_config())
-    return retry_vanished(lambda: _Rows([store], _STATUS).config_of(run_id))
+        return retry_vanished(lambda: _Rows([store], STATUS).shared_config())
+    return retry_vanished(lambda: _Rows([store], STATUS).config_of(run_id))
 
 
 class _Rows:
     """The rows of some stores that count, and the config files they refer to."""
 
     def __init__(self, stores: Sequence[Path | str], status: Sequence[str]):
-        if unknown := set(status) - set(_STATUS):
-            raise ValueError(f"status {sorted(unknown)} is none of {', '.join(_STATUS)}")
+        if unknown := set(status) - set(STATUS):
+            raise ValueError(f"status {sorted(unknown)} is none of {', '.join(STATUS)}")
         self.stores, self.status = stores, list(status)
         self.parts = _list(stores)
         self.files = [part / RESULTS for part in self.parts]
-        self.keys = read_keys(self.parts, {"config_id": pl.String, "plan": pl.String})
-        winners, self.losers = judge(self.keys)
+        keys = short_keys(self.parts, ["config_id", "plan"])
+        winners, self.losers = judge(keys)
+        self.counts = rows_of_parts(keys)
         self.known = {
             id: file for store in stores for id, file in read_configs(Path(store)).items()
         }
@@ -111,7 +118,10 @@ class _Rows:
         ids = plans.group_by("config_id").agg(pl.col("plan").min()).sort("plan", "config_id")
         for id in ids["config_id"]:
             if id not in self.known:
-                raise FileNotFoundError(f"configs/{id}.yaml, which rows of {_names(stores)} need")
+                raise FileNotFoundError(
+                    f"configs/{id}.yaml is missing in {_names(stores)}: the command that computed "
+                    "its runs, given again, writes it anew and computes nothing twice"
+                )
         self.configs = {id: self.known[id] for id in ids["config_id"]} or self.known
 
     @cached_property
@@ -158,7 +168,7 @@ class _Rows:
         if twice := [key for key in keys if key in order]:
             raise ValueError(f"config keys and results have the same names: {twice}")
         exprs = [self._key(key, schema).alias(key) for key in keys]
-        rows = scan_without(self.losers, self.keys, self.parts, polars_schema(schema))
+        rows = scan_without(self.losers, self.counts, self.parts, polars_schema(schema))
         return rows.filter(pl.col("status").is_in(self.status)).select(*exprs, *order, *BOOKKEEPING)
 
     def _key(self, key: str, schema: pa.Schema) -> pl.Expr:
@@ -218,7 +228,7 @@ def _list(stores: Sequence[Path | str]) -> list[Path]:
 
 
 def _read_table(parts: Sequence[Path], name: str) -> pl.DataFrame:
-    winners, _ = judge(read_keys(parts, {"plan": pl.String, "index": pl.Int64}))
+    winners, _ = judge(short_keys(parts, ["plan", "index"]))
     tables = [file for part in parts for file in files_of(part) if file.name != RESULTS]
     files = [file for file in tables if file.stem == name]
     if not files:
@@ -232,7 +242,7 @@ def _read_table(parts: Sequence[Path], name: str) -> pl.DataFrame:
     counted = winners.filter(pl.col("part").is_in(list(paths))).select(
         "attempt", "plan", "index", _file=pl.col("part").replace_strict(paths, return_dtype=places)
     )
-    rows = rows.with_columns(pl.col("_file").cast(places))
+    rows = rows.with_columns(pl.col("_file").cast(places), number_of_attempt(pl.col("attempt")))
     rows = rows.join(counted, on=["_file", "attempt"], how="inner", maintain_order="left")
     rows = rows.sort("plan", "index", "run_id", maintain_order=True)
     return rows.drop("_file", "attempt", "plan", "index")

@@ -1,6 +1,7 @@
 """Merging stores into a new one; `python -m plugins.merge A B -o C`, `--compact DIR`."""
 
 import argparse
+import itertools
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -11,21 +12,25 @@ from typing import Literal
 import polars as pl
 
 from plugins.atomic import fsync
-from plugins.columns import polars_schema, read_schemas, union
 from plugins.config_files import read_configs
+from plugins.differences import describe, differing, result_schemas
 from plugins.fold import bins, compact, copy_rows, rows_by_part
 from plugins.parts import (
-    RESULTS,
     link_or_copy,
     list_parts,
-    opening,
     part_order,
     require_store,
     retry_vanished,
 )
-from plugins.result import BOOKKEEPING
-from plugins.scan import scan_without
-from plugins.winners import DONE, judge, read_keys
+from plugins.winners import (
+    DONE,
+    is_doubled,
+    losers,
+    ranked,
+    rows_of_parts,
+    run_numbers,
+    short_keys,
+)
 
 Keep = Literal["last", "first", "error"]
 _EXAMPLES = 5
@@ -37,22 +42,23 @@ class MergeRefused(ValueError):
 
 @dataclass(frozen=True)
 class MergeReport:
-    """What a merge did; as text one line."""
+    """What a merge did; as text one line, and one for each of the examples."""
 
     output: Path
     runs: int  # in the output, failed ones included
     failed: int
     overlapping: int  # done in more than one input
-    differing: tuple[str, ...]  # run ids among these whose curves or scalars are not equal
+    differing: tuple[str, ...]  # run ids among these whose results are not equal
+    examples: tuple[str, ...]  # what differs in the first few of them, in words
     keep: Keep
 
     def __str__(self) -> str:
         text = f"merged {self.runs} runs ({self.failed} failed) into {self.output}"
         if self.overlapping:
             text += f"; {self.overlapping} done in several inputs, "
-            text += _describe(self.differing) if self.differing else "all with equal values"
+            text += "" if self.differing else "all with equal values"
         if self.differing:
-            text += f"; kept the {self.keep}"
+            text += _describe(self.differing, self.examples, f"kept the {self.keep}")
         return text
 
 
@@ -89,59 +95,65 @@ def _merge_into(aside: Path, stores: Sequence[Path], output: Path, keep: Keep) -
     (aside / "parts").mkdir(parents=True)
     owner = {part: i for i, store in enumerate(stores) for part in list_parts(store)}
     parts = sorted(owner, key=part_order)
-    place = {index: owner[part] for index, part in enumerate(parts)}
-    keys = read_keys(parts).with_columns(
-        store=pl.col("part").replace_strict(place, return_dtype=pl.Int32)
-    )
+    keys = short_keys(parts)
+    store_of_part = pl.Series("store", [owner[part] for part in parts], dtype=pl.Int32)
+    keys = keys.with_columns(store_of_part.gather(keys["part"]))
+    configs = [file for store in stores for file in read_configs(store).values()]
+    varying = {key for file in configs for key in file.varying}
+    overlapping = _overlapping(keys)
+    differ, examples = _differences(overlapping, parts, stores, varying)
+    if differ and keep == "error":
+        raise MergeRefused(_describe(differ, examples, "nothing was written (keep last or first?)"))
+    overlap = overlapping["run_id"].n_unique()
+    del overlapping
     is_done = pl.col("status").is_in(DONE)
     sign = {"last": 1, "first": -1, "error": 0}[keep]
-    winners, losers = judge(keys, prefer=pl.when(is_done).then(sign * pl.col("store")))
-    done = keys.filter(is_done)
-    overlapping = done.filter(pl.col("store").n_unique().over("run_id") > 1)
-    differing = _differing(stores, parts, keys, overlapping)
-    if differing and keep == "error":
-        raise MergeRefused(f"{_describe(differing)}; nothing was written (keep last or first?)")
+    lost = losers(keys, prefer=pl.when(is_done).then(sign * pl.col("store")))
     for store in stores:
+        read_configs(store)  # raises for a damaged one
         _bring(store, aside, "configs/*.yaml", shutil.copyfile)
     for index, store in enumerate(stores):
-        kept = set(winners.filter(is_done & (pl.col("store") == index))["run_id"])
-        for folder in (store / "artifacts").glob("*"):
-            if folder.name in kept:
+        if folders := sorted((store / "artifacts").glob("*")):
+            rows = keys.filter(is_done & (pl.col("store") == index))
+            kept = rows.join(lost, on=["part", "row"], how="anti")["run_id"]
+            for folder in itertools.compress(folders, run_numbers(folders).is_in(kept.implode())):
                 _bring(store, aside, f"artifacts/{folder.name}/**/*", link_or_copy)
-    beaten = rows_by_part(losers, parts)
-    counts = dict(keys.group_by("part").len().iter_rows())
+    runs = len(keys) - len(lost)
+    failed = len(keys.filter(~is_done)) - len(lost.filter(~is_done))
+    beaten, counts = rows_by_part(lost, parts), rows_of_parts(keys)
+    del keys, lost  # not held while the parts are copied
     whole = [part for i, part in enumerate(parts) if len(beaten.get(part, ())) < counts.get(i, 0)]
     for group in bins(whole):
         copy_rows(group, beaten, aside)
-    failed = winners.filter(~is_done).height
-    return MergeReport(
-        output, winners.height, failed, overlapping["run_id"].n_unique(), differing, keep
-    )
+    return MergeReport(output, runs, failed, overlap, differ, examples, keep)
 
 
-def _differing(
-    stores: Sequence[Path], parts: Sequence[Path], keys: pl.DataFrame, overlapping: pl.DataFrame
-) -> tuple[str, ...]:
-    """Ids among the done rows of several stores whose results are not equal, nan equal to nan."""
+def _overlapping(keys: pl.DataFrame) -> pl.DataFrame:
+    """Of every run that is done in several stores the row that counts in each of them."""
+    is_done = pl.col("status").is_in(DONE)
+    rows = ranked(keys.filter(is_done, is_doubled(keys)), prefer=pl.col("store"))
+    run, store = pl.col("run_id"), pl.col("store")
+    rows = rows.filter(run.ne_missing(run.shift(-1)) | (store != store.shift(-1)))
+    return rows.filter((run == run.shift()).or_(run == run.shift(-1)))
+
+
+def _differences(
+    overlapping: pl.DataFrame, parts: Sequence[Path], stores: Sequence[Path], keys: set[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The run ids whose rows differ in their results, and what differs in the first few.
+
+    `keys`: the columns of the parts that are config keys.
+    """
     if overlapping.is_empty():
-        return ()
-    files = [part / RESULTS for part in parts]
-    schema = union(read_schemas(files))
-    varying: set[str] = set()
-    for store in stores:
-        varying.update(*(file.varying for file in read_configs(store).values()))
-    results = [name for name in schema.names if name not in varying and name not in BOOKKEEPING]
-    if not results:
-        return ()
-    kept = pl.concat(
-        judge(rows)[0].select("part", "row") for rows in overlapping.partition_by("store")
+        return (), ()
+    schemas = result_schemas(parts, keys)
+    runs = differing(overlapping, parts, schemas)
+    ids = tuple(f"{run:016x}" for run in runs)
+    examples = tuple(
+        f"run {name}: {describe(overlapping.filter(run_id=run), parts, stores, schemas)}"
+        for name, run in zip(ids[:_EXAMPLES], runs[:_EXAMPLES], strict=True)
     )
-    lost = keys.join(kept, on=["part", "row"], how="anti")
-    rows = scan_without(lost, keys, parts, polars_schema(schema))
-    with opening(files):
-        hashes = rows.select("run_id", hash=pl.struct(results).hash()).collect(engine="streaming")
-    different = hashes.filter(pl.col("hash").n_unique().over("run_id") > 1)
-    return tuple(different["run_id"].unique().sort())
+    return ids, examples
 
 
 def _bring(store: Path, aside: Path, pattern: str, copy: Callable[[Path, Path], object]) -> None:
@@ -154,14 +166,13 @@ def _bring(store: Path, aside: Path, pattern: str, copy: Callable[[Path, Path], 
             fsync(target)
 
 
-def _describe(differing: Sequence[str]) -> str:
-    examples = ", ".join(differing[:_EXAMPLES])
-    more = ", ..." if len(differing) > _EXAMPLES else ""
-    return f"{len(differing)} with different values ({examples}{more})"
+def _describe(differing: Sequence[str], examples: Sequence[str], outcome: str) -> str:
+    lines = [f"{len(differing)} with different values; {outcome}", *examples]
+    return "\n  ".join(lines if len(differing) == len(examples) else [*lines, "..."])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; 0, or 1 for unreadable or differing inputs, 2 for bad usage."""
+    """The command line; 0, or 1 when inputs differ or the disk is full, 2 for bad input."""
     parser = argparse.ArgumentParser(
         prog="python -m plugins.merge",
         description="Merge stores of sweeps into a new one, each run once. Inputs stay unchanged.",
@@ -173,7 +184,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         choices=("last", "first", "error"),
         default="last",
         help="whose row of a run that is done in several inputs: the last (default) or the first "
-        "input's; error: refuse when curves or scalars of such runs differ (equal ones are fine)",
+        "input's; error: refuse when results of such runs differ (equal ones are fine)",
     )
     parser.add_argument(
         "--compact", type=Path, metavar="STORE", help="instead: fold one store's small parts"
@@ -191,9 +202,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(merge(args.inputs, args.output, args.keep))
     except (FileExistsError, FileNotFoundError) as error:
         parser.error(str(error))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 1 if isinstance(error, MergeRefused | OSError) else 2
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import polars as pl
+import polars.testing
 import pytest
 import scipy.stats
 
@@ -101,6 +102,26 @@ def test_parts_of_a_big_frame_join_to_the_statistics_of_the_whole(sweep, monkeyp
     np.testing.assert_allclose(result["sd"], data.std(axis=0, ddof=1), rtol=1e-9)
     expected = naive(sweep, "test_loss", ["model.gamma"], 0.95)
     assert_statistics(over_seeds(sweep, "test_loss", "model.gamma").curves, expected, 2)
+
+
+@pytest.mark.parametrize("by", [[], ["model.gamma"], ["training.batch_seed", "model.gamma"]])
+@pytest.mark.parametrize("rows", [1, 3, 5_000])
+def test_a_lazy_frame_gives_the_statistics_of_the_frame(sweep, monkeypatch, by, rows):
+    """Incomplete runs and failed ones in any batch; 1e-14: sums in another order."""
+    monkeypatch.setattr(curves, "_ROWS", rows)
+    shuffled = sweep.sample(fraction=1, shuffle=True, seed=rows)
+    for few in (pl.lit(True), pl.col("model.gamma") > 1):
+        expected = over_seeds(sweep.filter(few), "test_loss", by)
+        lazy = over_seeds(shuffled.lazy().filter(few), "test_loss", by)
+        polars.testing.assert_frame_equal(lazy.curves, expected.curves, rel_tol=1e-14)
+        assert lazy.incomplete.equals(expected.incomplete)
+
+
+def test_a_lazy_frame_of_no_run_or_without_the_curve_is_an_error(sweep):
+    with pytest.raises(ValueError, match="no runs"):
+        over_seeds(sweep.lazy().filter(pl.col("model.gamma") > 9), "test_loss")
+    with pytest.raises(UnknownName, match="did you mean 'test_loss'"):
+        over_seeds(sweep.lazy(), "test_los")
 
 
 def test_float32_curves_are_accumulated_in_float64():

@@ -60,16 +60,11 @@ def test_parts_with_different_columns_load_together_and_fold(tmp_path, order):
 
 
 def test_integers_in_one_part_and_floats_in_another_are_floats(tmp_path):
+    file = config_file({}, "seed", "lr")
     for i, value in enumerate([1, 0.5]):
         curves = {"step": [0], "x": np.array([value], np.float32 if i else np.int16)}
-        write_runs(tmp_path, [i], outcome=RunResult(scalars={"s": value}, curves=curves), lr=value)
-    file = config_file({}, "seed", "lr")
-    for path in (tmp_path / "configs").iterdir():
-        path.unlink()
-    write_config(tmp_path, file)
-    (tmp_path / "configs" / f"{file.config_id}.yaml").rename(
-        tmp_path / "configs" / f"{CONFIG.config_id}.yaml"
-    )
+        outcome = RunResult(scalars={"s": value}, curves=curves)
+        write_rows(tmp_path, file, [{"seed": i, "lr": value}], first=i, outcome=outcome)
     for _ in range(2):
         frame = load_sweep(tmp_path)
         assert frame["lr"].to_list() == frame["s"].to_list() == [1.0, 0.5]
@@ -179,6 +174,19 @@ def test_run_in_two_stores_counts_once(tmp_path):
     assert frame.row(by_predicate=pl.col("seed") == 1, named=True)["finished"].minute == 1
     assert len(load_table(tmp_path / "a", tmp_path / "b", name="notes")) == 6
     assert load_sweep(tmp_path / "a", tmp_path / "a")["seed"].to_list() == [0, 1]
+
+
+def test_of_equal_rows_in_one_flush_the_last_counts(tmp_path):
+    """Their attempts end in -0, ..., -11: the number counts, not the text."""
+    write_config(tmp_path, CONFIG)
+    with SweepWriter(tmp_path, "p", PROVENANCE, flush_seconds=1e9) as writer:
+        for value in range(12):
+            append(writer, 0, result(0, value=value))
+    for _ in range(2):
+        assert load_sweep(tmp_path)["final"].to_list() == [11.0]
+        assert load_table(tmp_path, name="notes")["note"].to_list() == ["11 a", "11 b"]
+        compact(tmp_path)
+    assert len(stored_runs(tmp_path)) == 1
 
 
 def test_tables_follow_the_winner_in_plan_order(tmp_path):

@@ -7,14 +7,15 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from store_rows import CONFIG, assert_holds, result, run_id, write_runs
 
 from plugins.config_files import ConfigFile
 from plugins.load import load_sweep, load_table
-from plugins.merge import MergeRefused, main, merge
+from plugins.merge import MergeRefused, compact, main, merge
 from plugins.parts import CorruptPart, list_parts
-from plugins.result import RunResult
+from plugins.result import BOOKKEEPING, RunResult
 
 
 @pytest.fixture
@@ -79,9 +80,12 @@ def test_keep_decides_between_different_values(tmp_path, a_b, flip):
         assert (-3.0 in kept) == (inputs[index] == b)
         assert ("-3.0 a" in load_table(output, name="notes")["note"]) == (inputs[index] == b)
         assert report.differing == (run_id(3),)
-        assert f"1 with different values ({run_id(3)}); kept the {keep}" in str(report)
-    with pytest.raises(MergeRefused, match=f"1 with different values .{run_id(3)}"):
+        assert f"; 2 done in several inputs, 1 with different values; kept the {keep}\n" in str(
+            report
+        )
+    with pytest.raises(MergeRefused, match="1 with different values; nothing was written") as error:
         merge(inputs, tmp_path / "c", "error")
+    assert f"\n  run {run_id(3)}: final " in str(error.value)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b", "first", "last"]
 
 
@@ -116,6 +120,162 @@ def test_values_are_compared_and_bookkeeping_is_not(tmp_path, one, two, equal):
     report = merge([tmp_path / "a", tmp_path / "b"], tmp_path / "c")
     assert report.overlapping == 1
     assert (report.differing == ()) == equal
+
+
+TABLE = {"number": [7, 8], "note": ["7", "8"]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"scalars": {"final": 0.25}}, "final 1.0 in {a}, 0.25 in {b}"),
+        ({"scalars": {"final": math.nan}}, "final 1.0 in {a}, nan in {b}"),
+        ({"scalars": {}}, "final 1.0 in {a}, absent in {b}"),
+        ({"scalars": {"final": 1.0, "kind": "x"}}, "kind absent in {a}, x in {b}"),
+        (
+            {"curves": {"step": [0, 10, 30], "loss": [1, 2, 3.5], "pair": [[1, 2]] * 3}},
+            "loss at step 30 3.0 in {a}, 3.5 in {b}",
+        ),
+        (
+            {"curves": {"step": [0, 10], "loss": [1, 2], "pair": [[1, 2]] * 2}},
+            "loss at step 30 3.0 in {a}, absent in {b} (and 2 more results)",
+        ),
+        (
+            {"curves": {"step": [0, 10, 30], "loss": [1, 2, 3], "pair": [[1, 2], [1, 5], [1, 2]]}},
+            "pair at step 10 [1, 2] in {a}, [1, 5] in {b}",
+        ),
+        (
+            {"curves": {"step": [0, 20, 30], "loss": [1, 2, 3], "pair": [[1, 2]] * 3}},
+            "step[1] 10 in {a}, 20 in {b}",
+        ),
+        (
+            {"curves": {"step": range(0), "loss": [], "pair": np.ones((0, 2), int)}},
+            "loss at step 0 1.0 in {a}, absent in {b} (and 2 more results)",
+        ),
+        (
+            {"tables": {"notes": TABLE | {"note": ["7", "eight"]}}},
+            "notes/note[1] 8 in {a}, eight in {b}",
+        ),
+        ({"tables": {}}, "notes/number[0] 7 in {a}, absent in {b} (and 1 more result)"),
+        (
+            {"scalars": {"final": 2.0}, "tables": {}},
+            "final 1.0 in {a}, 2.0 in {b} (and 2 more results)",
+        ),
+    ],
+)
+def test_report_says_what_differs_and_both_values(tmp_path, changes, expected):
+    """Also among equal runs, in another part than the run's, and with --keep error."""
+    curves = {"step": [0, 10, 30], "loss": [1.0, 2, 3], "pair": [[1, 2]] * 3}
+    parts = {"scalars": {"final": 1.0}, "curves": curves, "tables": {"notes": TABLE}}
+    a, b = tmp_path / "a", tmp_path / "b"
+    for store in (a, b):
+        write_runs(store, [0, 1, 3], plan=store.name, outcome=RunResult(**parts))
+    write_runs(a, [2, 4], plan="a", outcome=RunResult(**parts))
+    write_runs(b, [5, 2], plan="b", outcome=RunResult(**(parts | changes)))
+    report = merge([a, b], tmp_path / "c")
+    expected = expected.format(a=a, b=b)
+    assert (report.overlapping, report.differing) == (4, (run_id(2),))
+    assert report.examples == (f"run {run_id(2)}: {expected}",)
+    with pytest.raises(MergeRefused, match="nothing was written") as error:
+        merge([a, b], tmp_path / "d", "error")
+    assert str(error.value).splitlines()[1:] == [f"  run {run_id(2)}: {expected}"]
+
+
+def test_curve_without_records_differs_from_none_at_all(tmp_path):
+    empty = RunResult(curves={"step": [], "loss": np.array([], float)})
+    write_runs(tmp_path / "a", [0], outcome=empty)
+    write_runs(tmp_path / "b", [0], outcome=RunResult())
+    [text] = merge([tmp_path / "a", tmp_path / "b"], tmp_path / "c").examples
+    assert f"loss [] in {tmp_path / 'a'}, absent in {tmp_path / 'b'}" in text
+
+
+def test_all_stores_of_a_run_and_the_first_few_runs_are_named(tmp_path):
+    stores = [tmp_path / name for name in "abc"]
+    for value, store in enumerate(stores):
+        write_runs(store, range(8), outcome=RunResult(scalars={"x": value % 2}))
+    report = merge(stores, tmp_path / "d")
+    assert report.differing == tuple(map(run_id, range(8)))
+    a, b, c = stores
+    lines = [f"  run {run_id(i)}: x 0 in {a}, 1 in {b}, 0 in {c}" for i in range(5)]
+    assert str(report).splitlines()[1:] == [*lines, "  ..."]
+    assert "8 with different values; kept the last" in str(report)
+
+
+def test_values_are_compared_in_every_batch_and_across_batches(tmp_path, monkeypatch):
+    """Tables of five rows in batches of two; the rows of a table may have another order."""
+    monkeypatch.setattr("plugins.columns.ROW_GROUP", 2)
+
+    def outcome(i, last, order=1):
+        table = {"k": list(range(5)), "v": [i] * 4 + [last]}
+        table = {name: values[::order] for name, values in table.items()}
+        return RunResult(scalars={"x": i}, tables={"t": table})
+
+    for i in range(7):
+        write_runs(tmp_path / "a", [i], outcome=outcome(i, last=i))
+        write_runs(tmp_path / "b", [i], outcome=outcome(i, last=-1 if i in (2, 5) else i, order=-1))
+    compact(tmp_path / "a")
+    compact(tmp_path / "b")
+    assert pq.read_metadata(list_parts(tmp_path / "a")[0] / "t.parquet").num_row_groups == 18
+    report = merge([tmp_path / "a", tmp_path / "b"], tmp_path / "c")
+    assert report.differing == (run_id(2), run_id(5))
+
+
+def random_outcome(rng, i):
+    """Run i's: equal wherever it is asked for; a few scalars, curves and tables of several."""
+    values = {"u": i / 7, "v": i, "w": f"{i} ä"}
+    scalars = {name: value for name, value in values.items() if rng.random() < 0.7}
+    points = int(rng.integers(0, 5))
+    curves = {"step": np.arange(points) * 10, "loss": rng.random(points).astype(np.float32)}
+    if rng.random() < 0.5:
+        curves["spectrum"] = np.where(rng.random((points, 2)) < 0.2, np.nan, i)
+    tables = {
+        name: {"k": rng.integers(0, 9, size).tolist(), "note": [f"{name}{i}"] * size}
+        for name, size in (("short", int(rng.integers(0, 3))), ("long", int(rng.integers(0, 9))))
+    }
+    status = "diverged" if rng.random() < 0.1 else "ok"
+    return RunResult(scalars, curves if rng.random() < 0.8 else {}, tables, status=status)
+
+
+@pytest.mark.parametrize("keep", ["last", "first", "error"])
+@pytest.mark.parametrize("seed", range(4))
+def test_merging_commutes_where_equal_ids_hold_equal_values(tmp_path, monkeypatch, keep, seed):
+    """Random overlapping stores of several parts, failed, repeated and compacted rows."""
+    monkeypatch.setattr("plugins.columns.ROW_GROUP", 3)
+    rng = np.random.default_rng(seed)
+    done = {}
+    for store in "ab":
+        for part in range(4):
+            for i in rng.choice(20, size=6, replace=False).tolist():
+                failed = rng.random() < 0.2
+                outcome = random_outcome(np.random.default_rng([seed, i]), i)
+                done.setdefault(i, None)
+                if failed:
+                    outcome = RuntimeError(f"{store}{part}")
+                else:
+                    done[i] = outcome
+                write_runs(tmp_path / store, [i], outcome=outcome, minute=float(rng.random()))
+        if rng.random() < 0.5:
+            compact(tmp_path / store)
+    reports, rows, tables, failures = [], [], [], []
+    for order in ("ab", "ba"):
+        output = tmp_path / order
+        reports.append(merge([tmp_path / store for store in order], output, keep))
+        frame = load_sweep(output).sort("run_id")
+        rows.append(frame.select("run_id", *sorted(set(frame.columns) - set(BOOKKEEPING))))
+        tables.append([load_table(output, name=n).sort("run_id") for n in ("long", "short")])
+        failures.append(sorted(load_sweep(output, status=["failed"])["run_id"]))
+        compact(output)
+        assert load_sweep(output).sort("run_id").equals(frame)
+    assert rows[0].equals(rows[1])
+    assert all(one.equals(two) for one, two in zip(*tables, strict=True))
+    finished = sorted(i for i, outcome in done.items() if outcome)
+    assert rows[0]["run_id"].to_list() == [run_id(i) for i in finished]
+    assert rows[0]["u"].to_list() == [done[i].scalars.get("u") for i in finished]
+    length = sum(len(done[i].tables["long"]["k"]) for i in finished)
+    assert len(tables[0][0]) == length > 0
+    assert failures[0] == failures[1] == [run_id(i) for i in sorted(done) if not done[i]]
+    assert reports[0].differing == reports[1].differing == ()
+    assert reports[0].overlapping == reports[1].overlapping > 0
 
 
 @pytest.mark.parametrize("keep", ["last", "first", "error"])
