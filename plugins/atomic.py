@@ -10,7 +10,6 @@ import re
 import secrets
 import shutil
 import socket
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,13 +44,23 @@ def remove_abandoned(folder: Path) -> None:
 
     Of other hosts nothing is known: theirs go after 24 hours.
     """
-    for path in folder.glob(".tmp-*"):
-        if not _is_abandoned(path):
+    hidden = list(folder.glob(".tmp-*"))
+    if not hidden:
+        return
+    now = file_clock(folder)
+    for path in hidden:
+        if not _is_abandoned(path, now):
             continue
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+def file_clock(folder: Path) -> float:
+    """Now, as the folder's file system stamps files: a server's clock may be hours from ours."""
+    os.utime(folder)  # unlike a new file it needs no space
+    return folder.stat().st_mtime
 
 
 def fsync(path: Path) -> None:
@@ -63,9 +72,9 @@ def fsync(path: Path) -> None:
         os.close(handle)
 
 
-def _is_abandoned(aside: Path) -> bool:
+def _is_abandoned(aside: Path, now: float) -> bool:
     try:
-        if time.time() - aside.stat().st_mtime > ABANDONED_SECONDS:
+        if now - aside.stat().st_mtime > ABANDONED_SECONDS:
             return True
         head, pid, _, _ = aside.name.rsplit("-", 3)
         if head.rsplit("-", 1)[1] != _HOST:

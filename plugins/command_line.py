@@ -1,6 +1,7 @@
 """The command line around Hydra: what comes before `hydra.main`, and its exit status."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +30,8 @@ _WITHOUT_EXPERIMENT = {"--hydra-help", "--version"}
 def main(hydra_main: Callable[[], None]) -> None:
     """Rewrite sys.argv into Hydra's arguments, register the experiment's family, run Hydra.
 
-    Ends with exit status 2 for bad input, where Hydra itself would give 1.
+    Ends with exit status 2 for bad input, where Hydra itself would give 1. SIGTERM and SIGHUP, of a
+    scheduler, a container's stop or a closed terminal, end a sweep as Ctrl-C does.
     """
     headers = experiment_headers([Path(folder) for folder in config_dirs_of(sys.argv)])
     try:
@@ -50,14 +52,25 @@ def main(hydra_main: Callable[[], None]) -> None:
     paths = [str(CONF.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)
     sys.argv[1:] = arguments
+    stopped_by = []
+
+    def stop(number: int, frame: object) -> None:
+        stopped_by.append(number)
+        raise KeyboardInterrupt
+
+    for number in processes.STOPPING:
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup has them ignore SIGHUP
+            signal.signal(number, stop)
     computes = _MULTIRUN & set(arguments) and "hydra.sweeper.dry_run=true" not in arguments
     try:
         if workers and computes:
             processes.start(config_name.split("/")[0], workers)
         hydra_main()
     except KeyboardInterrupt:  # while planning: nothing was started
-        raise SystemExit(130) from None
+        raise SystemExit(128 + stopped_by[0] if stopped_by else 130) from None
     except SystemExit as end:
+        if end.code == 130 and stopped_by:
+            raise SystemExit(128 + stopped_by[0]) from None
         # Hydra prints what it refuses and exits with 1, the status of failed runs.
         if end.code == 1 and isinstance(end.__context__, HydraException | OmegaConfBaseException):
             if hint := hint_for(config_name, end.__context__):

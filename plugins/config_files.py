@@ -62,18 +62,29 @@ def write_config(store: Path, file: ConfigFile) -> None:
 
 
 def read_config(store: Path, config_id: str) -> ConfigFile:
-    """Raises FileNotFoundError, or ValueError naming a file that does not parse."""
+    """Raises FileNotFoundError, or ValueError naming a file whose content is not what its name
+    says, as after a disk's error."""
     path = store / "configs" / f"{config_id}.yaml"
     try:
         content = yaml.load(path.read_text(), _Loader)
-        return ConfigFile(
+        file = ConfigFile(
             content["config"],
             tuple(content["varying"]),
             content["version"],
             tuple(content["encoded"]),
         )
-    except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not a config file of a store: {error}") from error
+    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise _damaged(path) from error
+    if file.config_id != config_id:
+        raise _damaged(path)
+    return file
+
+
+def _damaged(path: Path) -> ValueError:
+    return ValueError(
+        f"{path} is damaged. Delete it: the command that computed its runs, given again, writes it "
+        "anew and computes nothing twice"
+    )
 
 
 def read_configs(store: Path) -> dict[str, ConfigFile]:

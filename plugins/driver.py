@@ -25,13 +25,13 @@ from plugins.jobs import JobUnit, active_units
 from plugins.leaves import flatten
 from plugins.load import scan_sweep
 from plugins.overrides import quoted, translate_override
-from plugins.parts import RESULTS, list_parts
+from plugins.parts import RESULTS, list_parts, retry_vanished
 from plugins.plan import Plan
 from plugins.progress import duration
 from plugins.provenance import code_version
 from plugins.reports import running_units
 from plugins.runner import prepare
-from plugins.winners import DONE, stored_runs
+from plugins.winners import DONE, read_keys, stored_runs
 
 _ARROW = {
     pl.Int64: pa.int64(),
@@ -245,7 +245,8 @@ def notes(sweep: Sweep) -> list[str]:
             others, ours = _few(values), _few(here[key])
             found.append(f"note: the store also holds runs with {key}={others} (here {key}={ours})")
     if sweep.plan.done and (code := code_version()):
-        codes = scan_sweep(store, params=[]).select("code").unique().collect()["code"]
+        keys = retry_vanished(lambda: read_keys(list_parts(store), {"code": pl.String}))
+        codes = keys.filter(pl.col("status").is_in(DONE))["code"].unique()
         if commits := sorted(_short(commit) for commit in codes if commit != code):
             found.append(
                 f"warning: stored runs come from other code ({_few(commits)}; here {_short(code)}) "
@@ -305,7 +306,7 @@ def _require_fit(store: Path, frame: pl.DataFrame, configs: Mapping[str, ConfigF
     schemas: dict[Any, pa.Schema] = {"this sweep": here}
     for name, file in {**read_configs(store), **configs}.items():
         schemas[f"config {name}"] = _fixed_schema(file)
-    schemas |= read_schemas(part / RESULTS for part in list_parts(store))
+    schemas |= retry_vanished(lambda: read_schemas(part / RESULTS for part in list_parts(store)))
     try:
         union(schemas)
     except ColumnConflict as conflict:

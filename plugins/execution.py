@@ -17,11 +17,13 @@ from typing import Any
 
 import polars as pl
 
+from plugins.config_files import write_config
 from plugins.driver import Sweep
 from plugins.fold import compact
 from plugins.jobs import JobUnit, JobWatch, reports_of
 from plugins.outcome import SweepReport, report, without_row
 from plugins.overrides import quoted
+from plugins.parts import CannotPublish
 from plugins.plan import Plan
 from plugins.plan_files import PlanSettings, write_plan
 from plugins.processes import run_units
@@ -142,6 +144,8 @@ def _execute(
         _interrupt_units(store, own)
     except NothingSubmitted:
         raise
+    except CannotPublish as error:
+        print(f"error: {error}", file=sys.stderr)
     except (Exception, SystemExit) as error:
         traceback.print_exception(error)  # runs that fail are rows: this ended a whole unit
     try:
@@ -156,6 +160,7 @@ def _write_plan(sweep: Sweep, plan: Plan, local: bool) -> Path | None:
     """The plan's file; None when there is nothing to compute."""
     request = sweep.request
     if plan.frame.is_empty():
+        _restore_configs(sweep)
         return None
     settings = PlanSettings(
         experiment=sweep.experiment.name,
@@ -172,6 +177,14 @@ def _write_plan(sweep: Sweep, plan: Plan, local: bool) -> Path | None:
         return write_plan(request.store, name, plan, settings).resolve()
     except OSError as error:
         raise ValueError(f"cannot write to the store {request.store}: {error}") from None
+
+
+def _restore_configs(sweep: Sweep) -> None:
+    """Write config files that stored rows need and somebody has deleted, as one that is damaged."""
+    needed = set(sweep.stored["config_id"])
+    for name, file in sweep.plan.configs.items():
+        if name in needed:
+            write_config(sweep.request.store, file)
 
 
 def _overrides(sweep: Sweep, plan_file: Path, plan: Plan) -> list[list[str]]:

@@ -52,11 +52,16 @@ def write_jobs(store: Path, jobs: PlanJobs) -> None:
 
 def read_jobs(store: Path, plan: str) -> PlanJobs | None:
     """None for a plan that was not given to SLURM."""
+    path = _file(store, plan)
     try:
-        values = json.loads(_file(store, plan).read_text())
+        values = json.loads(path.read_text())
+        return PlanJobs(**{**values, "jobs": tuple(values["jobs"])})
     except FileNotFoundError:
         return None
-    return PlanJobs(**{**values, "jobs": tuple(values["jobs"])})
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{path} is damaged. Delete it: only that its jobs may still run is then not known"
+        ) from error
 
 
 def active_units(store: Path) -> list[JobUnit]:

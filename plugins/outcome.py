@@ -9,8 +9,8 @@ import polars as pl
 from plugins import slurm
 from plugins.driver import Sweep
 from plugins.jobs import JobUnit, JobWatch
-from plugins.load import scan_sweep
-from plugins.winners import stored_runs
+from plugins.parts import list_parts, retry_vanished
+from plugins.winners import judge, read_keys, stored_runs
 
 _EXAMPLES = 5
 
@@ -108,13 +108,10 @@ def _losses(watch: JobWatch, lost: pl.DataFrame) -> tuple[str, ...]:
 def _first_error(store: Path, failed: pl.Series) -> str | None:
     if failed.is_empty():
         return None
-    rows = (
-        scan_sweep(store, params=[], status=("failed",))
-        .filter(pl.col("run_id").is_in(failed.implode()))
-        .select("run_id", "error", "index")
-        .sort("index")
-        .first()
-        .collect()
-    )
-    run_id, error, _ = rows.row(0)
+    columns = {"error": pl.String, "index": pl.Int64}
+    rows, _ = retry_vanished(lambda: judge(read_keys(list_parts(store), columns)))
+    rows = rows.filter(pl.col("run_id").is_in(failed.implode()), pl.col("error").is_not_null())
+    if rows.is_empty():  # somebody has computed them meanwhile
+        return None
+    run_id, error = rows.sort("index").select("run_id", "error").row(0)
     return f"run {run_id}: {error.strip().splitlines()[-1]}"

@@ -32,6 +32,10 @@ class PartVanished(FileNotFoundError):
     """A listed part was folded into a larger one before it was opened: list again."""
 
 
+class CannotPublish(OSError):
+    """A part could not be written: no space, no permission, a read-only file system."""
+
+
 def require_store(store: Path) -> None:
     """Raises FileNotFoundError where nothing of a store lies; names stores below it."""
     if any((store / room).is_dir() for room in ("parts", "configs", "plans")):
@@ -39,7 +43,9 @@ def require_store(store: Path) -> None:
     if not store.is_dir():
         raise FileNotFoundError(f"there is no store {store}: no such folder")
     below = sorted(
-        str(parts.parent) for depth in ("*", "*/*") for parts in store.glob(f"{depth}/parts")
+        str(parts.parent)
+        for depth in ("[!.]*", "*/[!.]*")  # hidden is what a killed merge left
+        for parts in store.glob(f"{depth}/parts")
     )
     hint = f"; stores below it: {', '.join(below[:5])}" if below else ""
     raise FileNotFoundError(f"{store} is not a store: it has no parts/{hint}")
@@ -80,22 +86,27 @@ def size(part: Path) -> int:
 
 
 def publish(store: Path, gen: int, write: Callable[[Path], None]) -> Path:
-    """Have `write` fill a hidden folder, make it durable, then visible. Returns the part."""
+    """Have `write` fill a hidden folder, make it durable, then visible. Returns the part.
+
+    Raises CannotPublish naming the store, with nothing left behind.
+    """
     folder = store.absolute() / "parts"
-    folder.mkdir(parents=True, exist_ok=True)
     part = folder / f"{gen:04d}-{stamp()}"
     aside = folder / f".tmp-{part.name}"
-    aside.mkdir()
     try:
+        aside.mkdir(parents=True)
         write(aside)
         for file in aside.iterdir():
             fsync(file)
         fsync(aside)
         aside.rename(part)
-    except BaseException:
+        fsync(folder)
+    except BaseException as error:
         shutil.rmtree(aside, ignore_errors=True)
-        raise
-    fsync(folder)
+        if isinstance(error, PartVanished) or not isinstance(error, OSError):
+            raise
+        reason = os.strerror(error.errno) if error.errno else error  # pyarrow's text is longer
+        raise CannotPublish(f"cannot write to the store {store}: {reason}") from error
     return part
 
 

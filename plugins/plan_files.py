@@ -54,7 +54,12 @@ def write_plan(store: Path, name: str, plan: Plan, settings: PlanSettings) -> Pa
 
 
 def read_settings(plan_file: Path) -> PlanSettings:
-    return PlanSettings(**json.loads(pq.read_metadata(plan_file).metadata[_KEY]))
+    try:
+        return PlanSettings(**json.loads(pq.read_metadata(plan_file).metadata[_KEY]))
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{plan_file} is damaged. Delete it: rows do not need it, only jobs that still run"
+        ) from error
 
 
 def read_unit(plan_file: Path, unit: int) -> pl.DataFrame:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from plugins.experiment import experiments
 
+STOPPING = (signal.SIGTERM, signal.SIGHUP)  # end a sweep as Ctrl-C does
 _STOP = 10.0  # seconds that units get to stop after Ctrl-C
 _CONTEXT = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
 
@@ -86,15 +87,20 @@ def run_units(plan_file: Path, n_units: int) -> None:
 @contextlib.contextmanager
 def _interrupts_held_back() -> Iterator[None]:
     """A Ctrl-C is raised at the end: in the middle of a fork Python would drop it, and between two
-    lines a process would be started that nobody knows."""
+    lines a process would be started that nobody knows. So are the signals that are like it."""
     came = []
-    usual = signal.signal(signal.SIGINT, lambda *_: came.append(True))
+    usual = {
+        number: signal.signal(number, lambda number, frame: came.append(number))
+        for number in (signal.SIGINT, *STOPPING)
+        if signal.getsignal(number) != signal.SIG_IGN
+    }
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, usual)
-    if came:
-        raise KeyboardInterrupt
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+    for number in came[:1]:
+        signal.raise_signal(number)
 
 
 def _stop(processes: list[multiprocessing.Process]) -> None:
@@ -109,6 +115,13 @@ def _stop(processes: list[multiprocessing.Process]) -> None:
         process.join()
 
 
+def _interrupt_once(number: int, frame: object) -> None:
+    """The driver passes on what may have reached us too: a second must not meet the last flush."""
+    for other in (signal.SIGINT, *STOPPING):
+        signal.signal(other, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def _dismiss() -> None:
     """Tell the processes that got no unit to end."""
     while _waiting:
@@ -117,20 +130,27 @@ def _dismiss() -> None:
 
 def _work(orders: Connection, inherited: list[Connection]) -> None:
     os.setsid()  # Ctrl-C in a terminal reaches the driver alone, which passes it on once
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGINT, *STOPPING):
+        signal.signal(number, _interrupt_once)
     for sender in inherited:  # open here, they would never read as closed
         sender.close()
+    from plugins.parts import CannotPublish
     from plugins.worker import run_unit  # while the driver plans
 
     try:
         plan_file, unit, log = orders.recv()
-    except EOFError:
+    except (EOFError, KeyboardInterrupt):
         return
+    terminal = os.dup(2)
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     for descriptor in (1, 2):
         os.dup2(file, descriptor)
     sys.stdout = sys.stderr = os.fdopen(file, "w", buffering=1)  # the command may have none
-    run_unit(plan_file, unit)
+    try:
+        run_unit(plan_file, unit)
+    except CannotPublish as error:  # a full disk may not hold the log either
+        os.write(terminal, f"error: {error}\n".encode())
+        raise SystemExit(1) from None
     sys.stdout.flush()
     if not log.stat().st_size:
         log.unlink()

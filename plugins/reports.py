@@ -5,7 +5,7 @@ import os
 import socket
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -91,7 +91,8 @@ class Reporter:
             return
         self._written, self.report.updated = now, time.time()
         text = json.dumps(asdict(self.report))
-        publish_file(self._path, lambda aside: aside.write_text(text), durable=False)
+        with suppress(OSError):  # a full disk need not end the unit: rows may still fit
+            publish_file(self._path, lambda aside: aside.write_text(text), durable=False)
 
 
 @contextmanager
@@ -139,7 +140,7 @@ def _read(store: Path, pattern: str) -> Iterator[tuple[str, UnitReport]]:
     for path in sorted(_folder(store).glob(f"{pattern}.json")):
         try:
             yield path.stem, UnitReport(**json.loads(path.read_text()))
-        except (json.JSONDecodeError, FileNotFoundError):
+        except (ValueError, TypeError, FileNotFoundError):  # no JSON, or of other code
             continue
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from plugins.experiment import Experiment, get_experiment, import_plugins, load_function
+from plugins.parts import CannotPublish
 from plugins.result import RunResult
 
 Outcome = RunResult | BaseException
@@ -24,8 +25,8 @@ def runner(experiment: Experiment) -> Callable[..., list[Outcome]]:
     """The function (cfg, replicas, workdirs, on_progress) -> results of the stack's runs, or the
     exception that ended it, once per run.
 
-    A scheduler's interruption (submitit raises UncompletedJobError inside the training loop) is
-    no failure of the run and goes through.
+    A scheduler's interruption (submitit raises UncompletedJobError inside the training loop), or a
+    store that could not be written meanwhile, is no failure of the run and goes through.
     """
     function = load_function(experiment.run_stack or experiment.run)
     reports = "on_progress" in inspect.signature(function).parameters
@@ -49,7 +50,7 @@ def runner(experiment: Experiment) -> Callable[..., list[Outcome]]:
                     raise TypeError(f"a run returned {type(result).__name__}, not RunResult")
             return results
         except Exception as error:
-            if is_uncompleted(error):
+            if is_uncompleted(error) or isinstance(error, CannotPublish):
                 raise
             return [error] * len(workdirs)
 

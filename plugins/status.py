@@ -160,7 +160,7 @@ def unit_table(plan: PlanStatus) -> Table:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; 0, or 2 where there is no store."""
+    """The command line; 0, or 2 where there is no store or a damaged one."""
     parser = argparse.ArgumentParser(
         prog="python -m plugins.status",
         description="What the sweeps of a store have done, and what their jobs are doing. Works "
@@ -172,6 +172,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         plans = store_status(store)
     except FileNotFoundError as error:
         parser.error(str(error))
+    except ValueError as error:  # a damaged file
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     console = Console(soft_wrap=True, highlight=False)
     for plan in plans:
         console.print(str(plan), markup=False)

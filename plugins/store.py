@@ -16,7 +16,7 @@ import pyarrow as pa
 from plugins import columns
 from plugins.atomic import fsync, stamp
 from plugins.fold import fold_small
-from plugins.parts import RESULTS, PartVanished, link_or_copy, publish
+from plugins.parts import RESULTS, link_or_copy, publish
 from plugins.result import RunResult
 from plugins.winners import DONE
 
@@ -152,7 +152,7 @@ class SweepWriter:
     def _fold(self) -> None:
         try:
             self._parts = fold_small(self._store, self._parts)
-        except PartVanished:  # a compaction folded them
+        except OSError:  # a compaction folded them, or there is no space for the copy
             self._parts = [part for part in self._parts if part.is_dir()]
 
     def _add_keys(self, cells: dict[str, Any], values: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -130,8 +130,11 @@ class _Unit:
         for row, result in zip(rows, results, strict=True):
             values = {key: row[key] for key in file.varying}
             name, config_id = row["run_id"], row["config_id"]
+            # The stored row may come from a clock ahead of ours: a repetition finishes after it.
+            last = row["last_finished"]
+            ended = max(finished, last + timedelta(microseconds=1)) if last else finished
             self.writer.append(
-                row["index"], name, config_id, values, result, started, finished, seconds
+                row["index"], name, config_id, values, result, started, ended, seconds
             )
             report.done += 1
             report.failed += isinstance(result, BaseException)
@@ -209,18 +212,21 @@ def _to_compute(rows: pl.DataFrame, store: Path, plan: str) -> tuple[pl.DataFram
     """(rows of runs that are to compute, number of those that failed in this unit before).
 
     To compute is what has no done attempt, or only the one that the plan replaces, and, should the
-    unit have been started again, did not fail in it before.
+    unit have been started again, did not fail in it before. The column last_finished tells when
+    the stored attempt that the new one has to beat has finished.
     """
 
     def read() -> pl.DataFrame:
         return judge(read_keys(list_parts(store), {"plan": pl.String}))[0]
 
-    winners = retry_vanished(read).select("run_id", "attempt", "status", stored_in="plan")
+    winners = retry_vanished(read).select(
+        "run_id", "attempt", "status", last_finished="finished", stored_in="plan"
+    )
     joined = rows.join(winners, on="run_id", how="left", maintain_order="left")
     replaced = pl.col("attempt").eq_missing(pl.col("replaces"))
     done = pl.col("status").is_in(DONE) & ~replaced
     failed = (pl.col("status") == "failed") & (pl.col("stored_in") == plan)
-    todo = joined.filter(~(done | failed).fill_null(False)).select(rows.columns)
+    todo = joined.filter(~(done | failed).fill_null(False)).select(*rows.columns, "last_finished")
     return todo, joined.filter(failed).height
 
 

@@ -1,73 +1,55 @@
-"""SIGKILL of a driver while it compacts."""
+"""SIGKILL and SIGTERM of compactions of a store of many parts with losing rows: 60 kills."""
 
+import itertools
+import os
 import shutil
+import signal
 import time
-from datetime import UTC, datetime
 
 import numpy as np
 import pytest
-from sweep_process import SweepProcess, leftovers, results
+from store_rows import assert_holds, dot_entries, run_id, write_runs
+from victims import Victim, lifetime, moments, tidy
 
-from plugins import api
-from plugins.config_files import read_configs
-from plugins.load import load_sweep
-from plugins.result import RunResult
-from plugins.store import SweepWriter
+from plugins.parts import list_parts
+from plugins.winners import read_keys
 
-KILLS = 20
-N_RUNS = 240
-PROVENANCE = {"experiment": "toy/trivial", "host": "h", "job": None, "code": None, "versions": "{}"}
+KILLS = 60
+N_RUNS = 120
 
 
 @pytest.fixture
 def many_parts(tmp_path):
-    """A store of finished runs in as many parts, some with a loser: folding takes long."""
-    api.sweep("toy/trivial", [f"seed=0..{N_RUNS}"], output=tmp_path / "source")
-    frame = load_sweep(tmp_path / "source")
+    """Finished runs in a part each, then a repetition of some, then failures of others."""
     store = tmp_path / "many"
-    shutil.copytree(tmp_path / "source" / "configs", store / "configs")
-    assert len(read_configs(store)) == 1
-    for rows in (frame, frame[::6]):
-        for row in rows.rows(named=True):
-            with SweepWriter(store, "20260101T000000.0Z-0", PROVENANCE) as writer:
-                result = RunResult(
-                    {"final_loss": row["final_loss"]},
-                    {"step": np.array(row["step"]), "loss": np.array(row["loss"], np.float32)},
-                )
-                writer.append(
-                    row["index"],
-                    row["run_id"],
-                    row["config_id"],
-                    {"seed": row["seed"]},
-                    result,
-                    datetime.now(UTC),
-                    datetime.now(UTC),
-                    0.1,
-                )
+    write_runs(store, range(N_RUNS), each=True)
+    write_runs(store, range(0, N_RUNS, 4), each=True, minute=1)
+    write_runs(store, range(1, N_RUNS, 4), outcome=RuntimeError("lost"), minute=2)
     return store
 
 
 @pytest.mark.slow
-def test_compaction_killed_at_any_moment_loses_and_doubles_nothing(tmp_path, many_parts):
-    expected = results(many_parts)
-    assert len(expected) == N_RUNS
-    assert len(list(many_parts.glob("parts/0*"))) == N_RUNS + N_RUNS / 6
-    rng = np.random.default_rng(2)
-    started = time.monotonic()
-    SweepProcess(shutil.copytree(many_parts, tmp_path / "whole"), f"seed=0..{N_RUNS}").finish()
-    length = time.monotonic() - started
-    caught = 0
-    for trial in range(KILLS):
-        store = shutil.copytree(many_parts, tmp_path / f"killed-{trial}")
-        process = SweepProcess(store, f"seed=0..{N_RUNS}")
-        while not any(store.glob("parts/.*")) and process.process.poll() is None:
-            time.sleep(0.002)
-        time.sleep(rng.uniform(0, 0.3 * length))
-        caught += process.process.poll() is None
-        process.kill()
-        assert results(store).equals(expected)
-        assert "done before 240" in SweepProcess(store, f"seed=0..{N_RUNS}").finish()
-        assert results(store).equals(expected)
-        assert leftovers(store) == []
-        shutil.rmtree(store)
-    assert caught >= KILLS / 2
+def test_killed_compactions_lose_and_double_nothing(tmp_path, many_parts):
+    """After each kill all runs are there once; the next compaction, itself killed now and then,
+    starts from what the last one left, and one that ends leaves a part and nothing hidden."""
+    copies = (tmp_path / f"copy-{n}" for n in itertools.count())
+
+    def copy():
+        return shutil.copytree(many_parts, next(copies), copy_function=os.link)
+
+    when = itertools.cycle(moments(0, lifetime(lambda: Victim(tidy, copy())), KILLS))
+    rng = np.random.default_rng(1)
+    struck, store = 0, None
+    while struck < KILLS or store:
+        store = store or copy()
+        victim = Victim(tidy, store)
+        time.sleep(next(when))
+        killed = victim.strike(signal.SIGTERM if rng.random() < 0.3 else signal.SIGKILL)
+        struck += killed
+        assert_holds(store, range(N_RUNS))
+        if not killed:
+            [part] = list_parts(store)
+            assert sorted(read_keys([part])["run_id"]) == [run_id(i) for i in range(N_RUNS)]
+            assert dot_entries(store) == []
+            store = None
+    assert_holds(many_parts, range(N_RUNS))

@@ -1,32 +1,46 @@
-"""SIGKILL of a driver that computes its runs itself."""
+"""SIGKILL of `python sweep.py` that computes its runs itself: 32 kills."""
 
+import signal
 import time
 
 import numpy as np
 import pytest
-from sweep_process import SweepProcess, assert_completed, results, undisturbed
+from sweep_process import (
+    SweepProcess,
+    assert_completed,
+    n_stored,
+    run_side_by_side,
+    undisturbed,
+)
+from victims import moments
 
-KILLS = 20
+STORES, KILLS_OF_EACH = 4, 8
+KILLS = STORES * KILLS_OF_EACH
 SWEEP = ["seed=0..120", "model.width=1,2", "hydra.sweeper.max_stack=3"]
+SECONDS = 7.5  # of a sweep: start-up, 240 runs, compaction
 
 
 @pytest.mark.slow
 def test_sweep_killed_at_any_moment_is_completed_by_the_same_command(tmp_path):
-    """From start-up to the last flush, on one store: rows only ever become more; at the end each
-    planned run has one ok row, equal to those of an undisturbed sweep."""
+    """From start-up to the last flush, again and again: a store's runs only ever become more; at
+    the end each planned run has one ok row, equal to those of an undisturbed sweep."""
     expected = undisturbed(tmp_path / "undisturbed", *SWEEP)
-    store = tmp_path / "killed"
-    args = [*SWEEP, "sleep=0.025"]  # sleep is a key of the run: its rows differ in run_id only
-    rng = np.random.default_rng(0)
-    killed, stored = 0, 0
-    while killed < KILLS:
-        again = ["--rerun", "seed=0..120"] if stored == len(expected) else []
-        process = SweepProcess(store, *args, *again)
-        time.sleep(rng.uniform(0.3, 7.5))
-        if process.process.poll() is None:
-            killed += 1
-        process.kill()
-        count = len(results(store)) if any(store.glob("parts/0*")) else 0
-        assert count >= stored
-        stored = count
-    assert_completed(store, args, expected)
+    args = [*SWEEP, "sleep=0.025"]
+    when = moments(0, SECONDS, KILLS).reshape(STORES, KILLS_OF_EACH)
+
+    def kill_again_and_again(number: int) -> int:
+        store, stored, killed = tmp_path / f"killed-{number}", 0, 0
+        for moment in np.append(when[number], when[number]):
+            if killed == KILLS_OF_EACH:
+                break
+            again = ["--rerun", "seed=0..120"] if stored > len(expected) / 2 else []
+            process = SweepProcess(store, *args, *again)
+            time.sleep(moment)
+            killed += process.strike(signal.SIGKILL)
+            process.finish()
+            assert n_stored(store) >= stored
+            stored = n_stored(store)
+        assert_completed(store, args, expected)
+        return killed
+
+    assert run_side_by_side(kill_again_and_again, STORES) == KILLS
