@@ -58,22 +58,26 @@ def main(hydra_main: Callable[[], None]) -> None:
         stopped_by.append(number)
         raise KeyboardInterrupt
 
-    for number in processes.STOPPING:
-        if signal.getsignal(number) == signal.SIG_DFL:  # nohup has them ignore SIGHUP
-            signal.signal(number, stop)
     computes = _MULTIRUN & set(arguments) and "hydra.sweeper.dry_run=true" not in arguments
     try:
+        for number in processes.STOPPING:
+            if signal.getsignal(number) == signal.SIG_DFL:  # nohup has them ignore SIGHUP
+                signal.signal(number, stop)
         if workers and computes:
             processes.start(config_name.split("/")[0], workers)
         hydra_main()
     except KeyboardInterrupt:  # while planning: nothing was started
         raise SystemExit(128 + stopped_by[0] if stopped_by else 130) from None
     except SystemExit as end:
-        if end.code == 130 and stopped_by:
+        if stopped_by:  # and Hydra has taken it for an error
             raise SystemExit(128 + stopped_by[0]) from None
         # Hydra prints what it refuses and exits with 1, the status of failed runs.
         if end.code == 1 and isinstance(end.__context__, HydraException | OmegaConfBaseException):
             if hint := hint_for(config_name, end.__context__):
                 print(hint, file=sys.stderr)
             raise SystemExit(2) from None
+        raise
+    except Exception:
+        if stopped_by:  # Python makes a RuntimeError of an interrupt that meets some imports
+            raise SystemExit(128 + stopped_by[0]) from None
         raise

@@ -7,7 +7,6 @@ visible, and a copy's part is larger than its source's, because its gen is.
 import fcntl
 import os
 import shutil
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -18,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from plugins.atomic import ABANDONED_SECONDS
+from plugins.atomic import ABANDONED_SECONDS, file_clock
 from plugins.columns import (
     ColumnConflict,
     conform,
@@ -205,6 +204,6 @@ def _remove_workdirs_of_done_runs(store: Path) -> None:
             touched = max(path.lstat().st_mtime for path in (workdir, *workdir.rglob("*")))
         except FileNotFoundError:  # in use or removed at this moment
             continue
-        idle = time.time() - touched
+        idle = file_clock(workdir.parent) - touched
         if idle > ABANDONED_SECONDS or datetime.fromtimestamp(touched, UTC) <= finished:
             shutil.rmtree(workdir, ignore_errors=True)

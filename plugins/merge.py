@@ -71,7 +71,8 @@ def merge(inputs: Sequence[Path | str], output: Path | str, keep: Keep = "last")
     progress, workdirs and logs do not. The output appears complete, by one rename.
 
     Raises FileExistsError for an output with something in it, FileNotFoundError for an input that
-    is no store, CorruptPart naming an unreadable file, ValueError for an unknown `keep`.
+    is no store, CorruptPart naming an unreadable file, ValueError for a damaged config file or an
+    unknown `keep`.
     """
     stores, output = [Path(store) for store in inputs], Path(output)
     if keep not in ("last", "first", "error"):

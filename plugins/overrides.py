@@ -28,7 +28,8 @@ Flags
 
 The same command computes only what its store lacks. Exit status: 0 every run ok or diverged, 1 some
 failed or are missing, 2 bad input (nothing was started), 3 nothing could be submitted, 4 stopped
-waiting for jobs that go on (hydra.sweeper.wait_timeout_min).
+waiting for jobs that go on (hydra.sweeper.wait_timeout_min), 130 after Ctrl-C, 143 after SIGTERM:
+what is finished is stored.
 """
 
 _SWITCHES = {"--dry-run": "dry_run", "--fail-fast": "fail_fast", "--detach": "detach"}

@@ -130,8 +130,8 @@ def _dismiss() -> None:
 
 def _work(orders: Connection, inherited: list[Connection]) -> None:
     os.setsid()  # Ctrl-C in a terminal reaches the driver alone, which passes it on once
-    for number in (signal.SIGINT, *STOPPING):
-        signal.signal(number, _interrupt_once)
+    for number in (signal.SIGINT, *STOPPING):  # there is nothing to lose yet
+        signal.signal(number, signal.SIG_DFL)
     for sender in inherited:  # open here, they would never read as closed
         sender.close()
     from plugins.parts import CannotPublish
@@ -139,8 +139,10 @@ def _work(orders: Connection, inherited: list[Connection]) -> None:
 
     try:
         plan_file, unit, log = orders.recv()
-    except (EOFError, KeyboardInterrupt):
+    except EOFError:
         return
+    for number in (signal.SIGINT, *STOPPING):
+        signal.signal(number, _interrupt_once)
     terminal = os.dup(2)
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     for descriptor in (1, 2):

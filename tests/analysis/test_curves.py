@@ -79,6 +79,12 @@ def test_a_metric_that_only_some_runs_have_names_the_others():
     assert result.incomplete.rows() == [("k = b", "ok", None)]
 
 
+def test_a_run_whose_last_records_are_nan_ended_early():
+    y = [[1.0, np.nan, np.nan], [1.0, 2.0, 3.0]]
+    df = pl.DataFrame({"seed": [0, 1], "step": [[0, 5, 9]] * 2, "y": y, "status": "ok"})
+    assert over_seeds(df, "y").incomplete.rows() == [("seed = 0", "ok", 0)]
+
+
 def test_no_run_with_a_record_gives_no_step(sweep):
     failed = over_seeds(sweep.filter(pl.col("status") == "failed"), "test_loss")
     assert failed.curves.is_empty()

@@ -88,14 +88,6 @@ def dot_entries(store: Path) -> list[str]:
     return [path.name for path in (store / "parts").glob(".*")]
 
 
-def write_until_killed(store: Path, first: int) -> None:
-    """Print each run's number once it is published."""
-    with SweepWriter(store, "p", PROVENANCE, flush_seconds=0) as writer:
-        for i in range(first, first + 10_000):
-            append(writer, i)
-            print(i, flush=True)
-
-
 def write_some(store: Path, first: int, count: int) -> None:
     with SweepWriter(store, "p", PROVENANCE, flush_seconds=0) as writer:
         for i in range(first, first + count):
@@ -148,7 +140,7 @@ def read_until(store: Path, count: int) -> None:
         notes = len(table)
 
 
-ROLES = (write_until_killed, write_some, fold_forever, compact_until, read_until)
+ROLES = (write_some, fold_forever, compact_until, read_until)
 
 if __name__ == "__main__":
     role, folder, *numbers = sys.argv[1:]

@@ -189,6 +189,28 @@ def test_curve_without_records_differs_from_none_at_all(tmp_path):
     assert f"loss [] in {tmp_path / 'a'}, absent in {tmp_path / 'b'}" in text
 
 
+@pytest.mark.parametrize(
+    ("one", "two", "expected"),
+    [
+        ({}, {"t": {"k": [1]}}, "t/k[0] absent in {a}, 1 in {b}"),
+        (
+            {"t": {"k": [1]}},
+            {"u": {"k": [1]}},
+            "t/k[0] 1 in {a}, absent in {b} (and 1 more result)",
+        ),
+        ({"t": {"seed": [1]}}, {"t": {"seed": [2]}}, "t/seed[0] 1 in {a}, 2 in {b}"),
+    ],
+)
+def test_tables_alone_are_compared_by_name_and_with_columns_named_as_keys(
+    tmp_path, one, two, expected
+):
+    a, b = tmp_path / "a", tmp_path / "b"
+    for store, tables in ((a, one), (b, two)):
+        write_runs(store, [0], outcome=RunResult(tables=tables))
+    [text] = merge([a, b], tmp_path / "c").examples
+    assert text == f"run {run_id(0)}: {expected.format(a=a, b=b)}"
+
+
 def test_all_stores_of_a_run_and_the_first_few_runs_are_named(tmp_path):
     stores = [tmp_path / name for name in "abc"]
     for value, store in enumerate(stores):
