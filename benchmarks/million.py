@@ -5,7 +5,7 @@
 Prints one table; exits with 1 when a limit is missed. The runs are made up and go through
 SweepWriter, in 64 units. Every stage is a process of its own, whose peak memory is given above that
 of its imports, and whole. All stages run at a quarter of the size first: from that comes the memory
-that one more stored row takes. The stores take 3 kB of disk a run of 250 points, and are deleted.
+that one more stored row takes. The stores take 4 kB of disk a run of 250 points, and are deleted.
 """
 
 import argparse
@@ -51,7 +51,7 @@ PROVENANCE = {"experiment": "toy/trivial", "host": "h", "job": None, "code": "c"
 FILE = ConfigFile({"experiment": "toy/trivial"}, ("model.scale", "seed"), 1)
 
 
-_LINE = "{:34}{:>8}{:>8}{:>9}{:>9}{:>7}{:>7}{:>6}"
+_LINE = "{:34}{:>8}{:>8}{:>8}{:>9}{:>9}{:>7}{:>7}{:>6}"
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class Stage:
     peak: float | None = None  # bytes
     slope: float | None = None  # bytes of the peak, a row
 
-    def measure(self) -> tuple[float, int, int]:
-        """Seconds, peak bytes above the imports, and whole."""
+    def measure(self) -> tuple[float, float, int, int]:
+        """Seconds, seconds of processors, peak bytes above the imports, and whole."""
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             return pool.submit(_measured, self.run, (self.store, *self.arguments)).result()
 
@@ -138,7 +138,7 @@ def run_id(index: int) -> str:
 
 
 def resume(store: Path, runs: int) -> float:
-    """Seconds, without making up the plan's ids."""
+    """Seconds, without those that it takes to make up the plan's ids."""
     frame = pl.DataFrame({"run_id": [run_id(index) for index in range(runs + MORE)]})
     start = time.perf_counter()
     left = drop_done(frame, stored_runs(store).filter(pl.col("status").is_in(DONE)))
@@ -166,11 +166,11 @@ def load_scalars(store: Path, runs: int) -> None:
     assert len(rows.drop(curves).collect()) == runs
 
 
-def _measured(run: Callable, arguments: tuple) -> tuple[float, int, int]:
-    before, start = _peak(), time.perf_counter()
+def _measured(run: Callable, arguments: tuple) -> tuple[float, float, int, int]:
+    before, start, processors = _peak(), time.perf_counter(), time.process_time()
     seconds = run(*arguments)
-    wall = time.perf_counter() - start
-    return wall if seconds is None else seconds, _peak() - before, _peak()
+    wall, processors = time.perf_counter() - start, time.process_time() - processors
+    return wall if seconds is None else seconds, processors, _peak() - before, _peak()
 
 
 def _peak() -> int:
@@ -197,11 +197,13 @@ def main() -> int:
         quarter = stages(Path(folder, "quarter"), runs // 4, arguments.points)
         whole = stages(Path(folder, "whole"), runs, arguments.points)
         at_full = runs >= 1_000_000  # below, what is constant weighs too much
-        peaks = [stage.measure()[1] for stage in quarter]
+        peaks = [stage.measure()[2] for stage in quarter]
         print(f"{runs} runs of {arguments.points} points, {os.cpu_count()} cores; ! misses a limit")
-        print(_LINE.format("", "s", "us/row", "MB more", "MB whole", "B/row", "files", "MB"))
+        print(
+            _LINE.format("", "s", "cpu s", "us/row", "MB more", "MB whole", "B/row", "files", "MB")
+        )
         for stage, fewer, peak_of_fewer in zip(whole, quarter, peaks, strict=True):
-            seconds, above, peak = stage.measure()
+            seconds, processors, above, peak = stage.measure()
             more = stage.rows - fewer.rows
             slope = (above - peak_of_fewer) / more if more else None
             results = ((seconds, stage.seconds), (peak, stage.peak), (slope, stage.slope))
@@ -213,6 +215,7 @@ def main() -> int:
                 _LINE.format(
                     stage.name,
                     f"{misses[0]}{seconds:.2f}",
+                    f"{processors:.2f}",
                     f"{seconds / stage.rows * 1e6:.2f}",
                     f"{above / MB:.0f}",
                     f"{misses[1]}{peak / MB:.0f}",

@@ -101,7 +101,10 @@ class PlannedSweeper(Sweeper):
             notes = driver.notes(sweep)
         except (ValueError, ImportError, OSError, HydraException, OmegaConfBaseException) as error:
             bad_input(error)
-        print(driver.describe(sweep, parallel=1 if in_process else request.units or cores()))
+        parallel = 1 if in_process else request.units or cores()
+        if slurm:
+            parallel = self.config.hydra.launcher.array_parallelism
+        print(driver.describe(sweep, parallel))
         for note in notes:
             print(note)
         if dry_run:

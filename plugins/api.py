@@ -14,9 +14,10 @@ from omegaconf import OmegaConf
 
 from plugins import driver
 from plugins.catalog import experiment_headers, hint_for
-from plugins.execution import SweepReport, execute_here
+from plugins.execution import execute_here
 from plugins.experiment import CONF, import_family, load_function
 from plugins.instances import instantiate
+from plugins.outcome import SweepReport
 from plugins.overrides import complete_name, translate_override
 from plugins.result import RunResult
 from plugins.runner import prepare, runner

@@ -27,6 +27,7 @@ from plugins.load import scan_sweep
 from plugins.overrides import quoted, translate_override
 from plugins.parts import RESULTS, list_parts, retry_vanished
 from plugins.plan import Plan
+from plugins.plan_files import read_units
 from plugins.progress import duration
 from plugins.provenance import code_version
 from plugins.reports import running_units
@@ -170,10 +171,9 @@ def _with_slurm(store: Path, todo: pl.DataFrame) -> tuple[dict[JobUnit, int], pl
     computing, or will, of the runs `todo`."""
     units = {(unit.plan, unit.number): unit for unit in active_units(store)}
     frames = [
-        pl.scan_parquet(store / "plans" / f"{plan}.parquet", glob=False)
+        read_units(store / "plans" / f"{plan}.parquet")
         .select("run_id", "unit", plan=pl.lit(plan))
         .filter(pl.col("unit").is_in([number for of, number in units if of == plan]))
-        .collect()
         for plan in dict.fromkeys(plan for plan, _ in units)
     ]
     rows = pl.concat([*frames, pl.DataFrame(schema=_AWAITED)], how="diagonal")

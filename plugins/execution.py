@@ -21,7 +21,7 @@ from plugins.config_files import write_config
 from plugins.driver import Sweep
 from plugins.fold import compact
 from plugins.jobs import JobUnit, JobWatch, reports_of
-from plugins.outcome import SweepReport, report, without_row
+from plugins.outcome import SweepReport, fresh_runs, report, without_row
 from plugins.overrides import quoted
 from plugins.parts import CannotPublish
 from plugins.plan import Plan
@@ -130,15 +130,20 @@ def _execute(
         total = len(sweep.plan.frame) + sum(sweep.awaited.values())
         with showing(look, total, sweep.plan.n_units + len(sweep.awaited)):
             compute(sweep.plan, path)
-            lost = without_row(sweep, sweep.awaited_runs, watch.active())
-            if len(lost) and not local and time.monotonic() < end:
+            lost = sweep.awaited_runs.clear()
+            if sweep.awaited and not local and time.monotonic() < end:
+                lost = without_row(sweep.awaited_runs, fresh_runs(sweep), watch.active())
+            if len(lost):
                 print(
                     f"jobs of an earlier command ended without {len(lost)} runs of this sweep; "
                     "they are submitted now",
                     file=sys.stderr,
                 )
                 plan = sweep.take_over(lost)
-                compute(plan, _write_plan(sweep, plan, local))
+                try:
+                    compute(plan, _write_plan(sweep, plan, local))
+                except NothingSubmitted as error:
+                    print(f"error: nothing could be submitted: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         interrupted = True
         _interrupt_units(store, own)

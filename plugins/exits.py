@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
-    from plugins.execution import SweepReport
+    from plugins.outcome import SweepReport
 
 
 def bad_input(error: Exception) -> NoReturn:
@@ -34,12 +34,13 @@ def finish(report: "SweepReport", next_command: Callable[[Path], str], detached:
     if report.missing:
         print(f"missing runs left no row; logs: {report.store}/logs (submitit's: .../.submitit)")
     if report.jobs:
-        arrays = dict.fromkeys(job.partition("_")[0] for job in report.jobs)
-        print(f"{len(report.jobs)} jobs go on; to cancel them: scancel {' '.join(arrays)}")
+        ids = report.jobs
+        if len(ids) > 10:
+            ids = dict.fromkeys(job.partition("_")[0] for job in ids)
+        print(f"{len(report.jobs)} jobs go on; to cancel them: scancel {' '.join(ids)}")
         print(f"to look: python -m plugins.status {report.store}")
-        print(
-            "to finish: the same command without --detach; it waits, and computes what is missing"
-        )
+        print("to finish: the same command, without --detach and --rerun; it waits for the jobs")
+        print("and computes what is then missing")
     elif not report.complete:
         print("the same command computes only what failed or is missing")
     print(f"{duration(report.seconds)}, store: {report.store}")

@@ -66,11 +66,12 @@ def read_jobs(store: Path, plan: str) -> PlanJobs | None:
 
 def active_units(store: Path) -> list[JobUnit]:
     """Units of any plan of the store that SLURM still has, running or waiting."""
-    names = (path.name.removesuffix(".jobs.json") for path in store.glob("plans/*.jobs.json"))
-    units = [unit for name in sorted(names) for unit in read_jobs(store, name).units()]
+    plans = sorted(path.stem for path in store.glob("plans/*.parquet"))
+    jobs = filter(None, (read_jobs(store, plan) for plan in plans))
+    units = [unit for of_plan in jobs for unit in of_plan.units()]
     reports = reports_of(store, units)
     units = [unit for unit in units if not _is_complete(reports.get(unit))]
-    answers = ask(units)
+    answers = ask(units) or {}
     return [
         unit
         for unit in units
@@ -84,14 +85,16 @@ def reports_of(store: Path, units: Collection[JobUnit]) -> dict[JobUnit, UnitRep
     return {unit: r for unit in units if (r := plans[unit.plan].get(unit.number))}
 
 
-def ask(units: Collection[JobUnit]) -> dict[JobUnit, str | None]:
-    """Unit -> the state of its job, None when SLURM has it no more; without the units that nobody
-    here can tell about: SLURM does not answer, or they are another cluster's."""
+def ask(units: Collection[JobUnit]) -> dict[JobUnit, str | None] | None:
+    """Unit -> the state of its job, None when SLURM has it no more; another cluster's left out.
+
+    None when SLURM does not answer.
+    """
     try:
         here = [unit for unit in units if unit.cluster == slurm.cluster_name()]
         states = slurm.queue([unit.job for unit in here]) if here else {}
     except slurm.SlurmUnreachable:
-        return {}
+        return None
     return {unit: states.get(unit.job) for unit in here}
 
 
@@ -141,12 +144,12 @@ class JobWatch:
     def _ask(self, reports: dict[JobUnit, UnitReport]) -> None:
         answers = ask(self._missing)
         self._asked = time.monotonic()
-        if len(answers) == len(self._missing):
+        if answers is not None:
             self._interval = _ASK_EVERY
         else:
             if self._interval == _ASK_EVERY:
                 print("warning: SLURM does not answer; asking again", file=sys.stderr)
-            self._interval = min(2 * self._interval, _MOST_PATIENT)
+            answers, self._interval = {}, min(2 * self._interval, _MOST_PATIENT)
         for unit in list(self._missing):
             if unit not in answers:
                 over = _is_silent(unit, reports.get(unit))

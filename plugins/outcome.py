@@ -50,9 +50,8 @@ def report(
 ) -> SweepReport:
     """Count what the store holds now of the runs `asked` for: run_id, plan, unit."""
     store, active = sweep.request.store, watch.active()
-    after = asked.join(stored_runs(store), on="run_id", how="left")
-    fresh = after.filter(_is_fresh(sweep))
-    lost = without_row(sweep, asked, active)
+    fresh = asked.join(fresh_runs(sweep), on="run_id")
+    lost = without_row(asked, fresh, active)
     counts = dict(fresh["status"].value_counts().iter_rows())
     failed = fresh.filter(pl.col("status") == "failed")["run_id"]
     return SweepReport(
@@ -72,23 +71,23 @@ def report(
     )
 
 
-def without_row(sweep: Sweep, asked: pl.DataFrame, active: Sequence[JobUnit]) -> pl.DataFrame:
-    """Those of `asked` whose unit is over and has left no row of them since the planning."""
+def fresh_runs(sweep: Sweep) -> pl.DataFrame:
+    """Rows of `stored_runs` that have come since the planning."""
+    before = sweep.stored["attempt"].implode()
+    return stored_runs(sweep.request.store).filter(~pl.col("attempt").is_in(before))
+
+
+def without_row(
+    asked: pl.DataFrame, fresh: pl.DataFrame, active: Sequence[JobUnit]
+) -> pl.DataFrame:
+    """Those of `asked` whose unit is over and that are not among the fresh rows."""
     places = {"plan": [unit.plan for unit in active], "unit": [unit.number for unit in active]}
     over = asked.join(
         pl.DataFrame(places, schema=asked.select("plan", "unit").schema),
         on=["plan", "unit"],
         how="anti",
     )
-    if over.is_empty():
-        return over
-    stored = stored_runs(sweep.request.store).filter(_is_fresh(sweep))
-    return over.join(stored, on="run_id", how="anti")
-
-
-def _is_fresh(sweep: Sweep) -> pl.Expr:
-    before = sweep.stored["attempt"].implode()
-    return pl.col("attempt").is_not_null() & ~pl.col("attempt").is_in(before)
+    return over.join(fresh, on="run_id", how="anti")
 
 
 def _losses(watch: JobWatch, lost: pl.DataFrame) -> tuple[str, ...]:

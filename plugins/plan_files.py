@@ -57,11 +57,23 @@ def read_settings(plan_file: Path) -> PlanSettings:
     try:
         return PlanSettings(**json.loads(pq.read_metadata(plan_file).metadata[_KEY]))
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(
-            f"{plan_file} is damaged. Delete it: rows do not need it, only jobs that still run"
-        ) from error
+        raise _damaged(plan_file) from error
+
+
+def read_units(plan_file: Path) -> pl.DataFrame:
+    """run_id, unit and replaces of all runs. Raises ValueError for a damaged file."""
+    try:
+        return pl.read_parquet(plan_file, columns=["run_id", "unit", "replaces"], glob=False)
+    except pl.exceptions.PolarsError as error:
+        raise _damaged(plan_file) from error
 
 
 def read_unit(plan_file: Path, unit: int) -> pl.DataFrame:
     """Rows of one unit, in stack order."""
     return pl.scan_parquet(plan_file, glob=False).filter(pl.col("unit") == unit).collect()
+
+
+def _damaged(plan_file: Path) -> ValueError:
+    return ValueError(
+        f"{plan_file} is damaged. Delete it: rows do not need it, only jobs that still run"
+    )

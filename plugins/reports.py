@@ -101,6 +101,9 @@ def reporting(store: Path, plan: str, unit: int, total: int) -> Iterator[Reporte
     reporter = Reporter(store, plan, unit, total)
     try:
         yield reporter
+    except BaseException:  # perhaps before the last rows were published: not complete
+        reporter.report.done = min(reporter.report.done, total - 1)
+        raise
     finally:
         reporter.report.finished = True
         reporter.write(force=True)
@@ -140,7 +143,7 @@ def _read(store: Path, pattern: str) -> Iterator[tuple[str, UnitReport]]:
     for path in sorted(_folder(store).glob(f"{pattern}.json")):
         try:
             yield path.stem, UnitReport(**json.loads(path.read_text()))
-        except (ValueError, TypeError, FileNotFoundError):  # no JSON, or of other code
+        except (ValueError, TypeError, OSError):  # no JSON, of other code, replaced meanwhile
             continue
 
 

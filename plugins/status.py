@@ -18,7 +18,7 @@ from rich.table import Table
 from plugins import slurm
 from plugins.jobs import ask, read_jobs
 from plugins.parts import require_store
-from plugins.plan_files import PlanSettings, read_settings
+from plugins.plan_files import PlanSettings, read_settings, read_units
 from plugins.progress import duration
 from plugins.reports import Progress, UnitReport, is_local_process, is_silent, unit_reports
 from plugins.winners import DONE, stored_runs
@@ -87,21 +87,25 @@ def store_status(store: Path) -> list[PlanStatus]:
     """The plans of a store, oldest first. Raises FileNotFoundError where there is no store."""
     require_store(store)
     files = sorted(store.glob("plans/*.parquet"))
-    stored = stored_runs(store).select("run_id", "status")
+    stored = stored_runs(store, ["plan"]).select("run_id", "attempt", "status", stored_in="plan")
     return [plan_status(store, file, stored) for file in files]
 
 
 def plan_status(store: Path, plan_file: Path, stored: pl.DataFrame) -> PlanStatus:
-    """`stored` has run_id and status of the store's runs."""
+    """`stored` has run_id, attempt, status and, as stored_in, the plan of the store's runs.
+
+    A row of an earlier plan that this one is to replace does not count.
+    """
     plan, settings = plan_file.stem, read_settings(plan_file)
-    rows = pl.scan_parquet(plan_file, glob=False).select("unit", "run_id").collect()
+    rows = read_units(plan_file)
+    is_replaced = pl.col("attempt").eq_missing(pl.col("replaces"))
     counts = (
         rows.join(stored, on="run_id", how="left")
         .group_by("unit")
         .agg(
             planned=pl.len(),
-            done=pl.col("status").is_in(DONE).sum(),
-            failed=(pl.col("status") == "failed").sum(),
+            done=(pl.col("status").is_in(DONE) & ~is_replaced).sum(),
+            failed=(pl.col("status").eq("failed") & (pl.col("stored_in") >= plan)).sum(),
         )
         .sort("unit")
     )
@@ -111,7 +115,7 @@ def plan_status(store: Path, plan_file: Path, stored: pl.DataFrame) -> PlanStatu
         undone = [
             units[n] for n, planned, done, failed in counts.iter_rows() if planned > done + failed
         ]
-        answers = ask(undone)
+        answers = ask(undone) or {}
     found = []
     for number, planned, done, failed in counts.iter_rows():
         report, job = reports.get(number), jobs.jobs[number] if jobs else None

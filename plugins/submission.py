@@ -80,7 +80,7 @@ def _ids(pickle: str, n: int) -> tuple[str, ...]:
 
 def _reason(error: Exception, n: int) -> str:
     """What sbatch said, and the cluster's limits where it said no more than that there are some."""
-    text = str(error).strip().splitlines()[-1]
+    text = (str(error).strip() or repr(error)).splitlines()[-1]
     settings = slurm.settings()
     most = min(int(settings["MaxArraySize"]) - 1, int(settings["MaxJobCount"]))
     if n > most or "temporarily" in text:  # too many jobs, of everybody together

@@ -11,6 +11,7 @@ from plugins.scan import scan_without
 
 DONE = ("ok", "diverged")
 STATUS = (*DONE, "failed")
+_STORED = ("run_id", "attempt", "status", "seconds", "config_id")
 _TYPES = polars_schema(BOOKKEEPING_SCHEMA)
 _IS_BEATEN = (pl.col("run_id") == pl.col("run_id").shift(-1)).fill_null(False)  # of rows in rank
 
@@ -27,11 +28,11 @@ def read_keys(
 
 
 def short_keys(parts: Sequence[Path], extra: Sequence[str] = ()) -> pl.DataFrame:
-    """`read_keys` in 33 bytes a row: run_id and attempt are numbers in the order of their texts,
+    """`read_keys` in 33 bytes a row: run_id and attempt are numbers, in one order everywhere,
     status is an Enum, and extra texts are Categorical.
     """
     columns = {
-        "run_id": pl.col("run_id").str.to_integer(base=16, dtype=pl.UInt64),
+        "run_id": number_of_run(pl.col("run_id")),
         "attempt": number_of_attempt(pl.col("attempt")),
         "status": pl.col("status").cast(pl.Enum(STATUS)),
         "finished": pl.col("finished"),
@@ -40,6 +41,11 @@ def short_keys(parts: Sequence[Path], extra: Sequence[str] = ()) -> pl.DataFrame
         text = _TYPES[name] == pl.String
         columns[name] = pl.col(name).cast(pl.Categorical) if text else pl.col(name)
     return _read(parts, columns)
+
+
+def number_of_run(run_id: pl.Expr) -> pl.Expr:
+    """The 16 hex digits."""
+    return run_id.str.to_integer(base=16, dtype=pl.UInt64)
 
 
 def number_of_attempt(attempt: pl.Expr) -> pl.Expr:
@@ -117,12 +123,13 @@ def rows_of_parts(rows: pl.DataFrame) -> dict[int, int]:
     return dict(rows.group_by("part").len().iter_rows())
 
 
-def stored_runs(store: Path) -> pl.DataFrame:
-    """run_id, attempt, status, seconds, config_id of every stored run's winning row, in no order.
+def stored_runs(store: Path, extra: Sequence[str] = ()) -> pl.DataFrame:
+    """run_id, attempt, status, seconds, config_id, the extra columns of every stored run's winning
+    row, in no order.
 
     Done are the runs whose status is ok or diverged. Empty for a store that is not there yet.
     """
-    columns = {n: _TYPES[n] for n in ("run_id", "attempt", "status", "seconds", "config_id")}
+    columns = {n: _TYPES[n] for n in (*_STORED, *extra)}
 
     def read() -> pl.DataFrame:
         parts = list_parts(Path(store))

@@ -26,7 +26,14 @@ from plugins.reports import Reporter, reporting, unit_reports
 from plugins.runner import is_uncompleted, prepare, runner, set_threads
 from plugins.slurm import own_job
 from plugins.store import SweepWriter
-from plugins.winners import DONE, judge, read_keys, stored_runs
+from plugins.winners import (
+    DONE,
+    judge,
+    number_of_attempt,
+    number_of_run,
+    short_keys,
+    stored_runs,
+)
 
 _EARLY = 90  # seconds: SLURM sends its signal up to 60 early, and counts from before our start
 _STARTED = time.monotonic()
@@ -216,14 +223,15 @@ def _to_compute(rows: pl.DataFrame, store: Path, plan: str) -> tuple[pl.DataFram
     the stored attempt that the new one has to beat has finished.
     """
 
-    def read() -> pl.DataFrame:
-        return judge(read_keys(list_parts(store), {"plan": pl.String}))[0]
+    def read() -> pl.DataFrame:  # by every worker, of all runs: short
+        return judge(short_keys(list_parts(store), ["plan"]))[0]
 
     winners = retry_vanished(read).select(
-        "run_id", "attempt", "status", last_finished="finished", stored_in="plan"
+        "attempt", "status", number="run_id", last_finished="finished", stored_in="plan"
     )
-    joined = rows.join(winners, on="run_id", how="left", maintain_order="left")
-    replaced = pl.col("attempt").eq_missing(pl.col("replaces"))
+    numbered = rows.with_columns(number=number_of_run(pl.col("run_id")))
+    joined = numbered.join(winners, on="number", how="left", maintain_order="left")
+    replaced = pl.col("attempt").eq_missing(number_of_attempt(pl.col("replaces")))
     done = pl.col("status").is_in(DONE) & ~replaced
     failed = (pl.col("status") == "failed") & (pl.col("stored_in") == plan)
     todo = joined.filter(~(done | failed).fill_null(False)).select(*rows.columns, "last_finished")

@@ -12,6 +12,7 @@ from plugins import api
 from plugins.plan_files import read_settings, read_unit, write_plan
 from plugins.reports import reporting
 from plugins.status import main, store_status
+from plugins.winners import stored_runs
 from plugins.worker import run_unit
 
 
@@ -91,3 +92,24 @@ def test_a_folder_that_is_no_store_is_refused(tmp_path, capsys):
     assert done.returncode == 2
     assert "is not a store" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_row_that_the_plan_replaces_is_not_yet_done(tmp_path):
+    """--rerun, and failed runs that are tried again: what is stored is of an earlier plan."""
+    api.sweep("toy/trivial", ["seed=0..4", "bad_seeds=[3]"], output=tmp_path)
+    old = plan_of(tmp_path)
+    frame = read_unit(old, 0)
+    attempts = stored_runs(tmp_path).select("run_id", replaces="attempt", status="status")
+    again = frame.drop("replaces").join(attempts, on="run_id")
+    again = again.with_columns(
+        replaces=pl.when(pl.col("status") == "ok").then(pl.col("replaces"))
+    ).select(frame.columns)
+    settings = replace(read_settings(old), pid=os.getpid())
+    name = f"9{old.stem}"  # later
+    path = write_plan(tmp_path, name, api.driver.Plan(again, {}, 4, 0, 0), settings)
+    _, plan = store_status(tmp_path)
+    assert (plan.count("done"), plan.count("failed"), plan.count("left")) == (0, 0, 4)
+    assert not plan.is_over
+    run_unit(path, 0)
+    _, plan = store_status(tmp_path)
+    assert (plan.count("done"), plan.count("failed"), plan.count("left")) == (3, 1, 0)
