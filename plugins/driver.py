@@ -32,7 +32,7 @@ from plugins.progress import duration
 from plugins.provenance import code_version
 from plugins.reports import running_units
 from plugins.runner import prepare
-from plugins.winners import DONE, read_keys, stored_runs
+from plugins.winners import DONE, short_keys, stored_runs
 
 _ARROW = {
     pl.Int64: pa.int64(),
@@ -161,7 +161,9 @@ def plan_sweep(
         again=len(ours) - ours["replaces"].null_count(),
         awaited=awaited,
         awaited_runs=awaited_runs,
-        take_over=lambda runs: plan_of(todo.join(runs, on="run_id", how="semi")),
+        take_over=lambda runs: plan_of(
+            todo.join(runs, on="run_id", how="semi", maintain_order="left")
+        ),
         surprises=tuple(surprises),
     )
 
@@ -245,7 +247,7 @@ def notes(sweep: Sweep) -> list[str]:
             others, ours = _few(values), _few(here[key])
             found.append(f"note: the store also holds runs with {key}={others} (here {key}={ours})")
     if sweep.plan.done and (code := code_version()):
-        keys = retry_vanished(lambda: read_keys(list_parts(store), {"code": pl.String}))
+        keys = retry_vanished(lambda: short_keys(list_parts(store), ["code"]))
         codes = keys.filter(pl.col("status").is_in(DONE))["code"].unique()
         if commits := sorted(_short(commit) for commit in codes if commit != code):
             found.append(

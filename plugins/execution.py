@@ -153,12 +153,13 @@ def _execute(
         print(f"error: {error}", file=sys.stderr)
     except (Exception, SystemExit) as error:
         traceback.print_exception(error)  # runs that fail are rows: this ended a whole unit
+    result = report(sweep, asked, watch, time.monotonic() - started, interrupted)
     try:
         if store.exists():
-            compact(store)
+            compact(store)  # after the report: it drops rows that are beaten
     except (ValueError, OSError) as error:
         print(f"warning: the store was not compacted: {error}", file=sys.stderr)
-    return report(sweep, asked, watch, time.monotonic() - started, interrupted)
+    return result
 
 
 def _write_plan(sweep: Sweep, plan: Plan, local: bool) -> Path | None:

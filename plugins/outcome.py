@@ -10,7 +10,7 @@ from plugins import slurm
 from plugins.driver import Sweep
 from plugins.jobs import JobUnit, JobWatch
 from plugins.parts import list_parts, retry_vanished
-from plugins.winners import judge, read_keys, stored_runs
+from plugins.winners import read_keys, stored_runs
 
 _EXAMPLES = 5
 
@@ -51,22 +51,26 @@ def report(
     """Count what the store holds now of the runs `asked` for: run_id, plan, unit."""
     store, active = sweep.request.store, watch.active()
     fresh = asked.join(fresh_runs(sweep), on="run_id")
-    lost = without_row(asked, fresh, active)
     counts = dict(fresh["status"].value_counts().iter_rows())
-    failed = fresh.filter(pl.col("status") == "failed")["run_id"]
+    failed = fresh.filter(pl.col("status") == "failed")
+    lost = without_row(asked, fresh, active)
+    failures = _failures(store, pl.concat([failed.select(asked.columns), lost]))
+    # A repetition that failed has left a row, which the older one beats.
+    repetitions = lost.join(failures, on="run_id", how="semi")
+    lost = lost.join(repetitions, on="run_id", how="anti")
     return SweepReport(
         store,
         sweep.plan.planned,
         sweep.plan.done,
         counts.get("ok", 0),
         counts.get("diverged", 0),
-        counts.get("failed", 0),
+        len(failed) + len(repetitions),
         len(lost),
         seconds,
-        _first_error(store, failed),
+        _first_error(failures),
         _losses(watch, lost),
         tuple(unit.job for unit in active),
-        len(asked) - len(fresh) - len(lost),
+        len(asked) - len(fresh) - len(repetitions) - len(lost),
         interrupted,
     )
 
@@ -104,13 +108,18 @@ def _losses(watch: JobWatch, lost: pl.DataFrame) -> tuple[str, ...]:
     return (*lines, *([f"... and {more} more jobs"] if more > 0 else []))
 
 
-def _first_error(store: Path, failed: pl.Series) -> str | None:
-    if failed.is_empty():
+def _failures(store: Path, asked: pl.DataFrame) -> pl.DataFrame:
+    """run_id, error, index: failed rows of the runs `asked` for that their plans have left."""
+    if asked.is_empty():
+        return pl.DataFrame(schema={"run_id": pl.String, "error": pl.String, "index": pl.Int64})
+    columns = {"plan": pl.String, "error": pl.String, "index": pl.Int64}
+    rows = retry_vanished(lambda: read_keys(list_parts(store), columns))
+    rows = rows.filter(pl.col("status") == "failed").join(asked, on=["run_id", "plan"], how="semi")
+    return rows.select("run_id", "error", "index")
+
+
+def _first_error(failures: pl.DataFrame) -> str | None:
+    if failures.is_empty():
         return None
-    columns = {"error": pl.String, "index": pl.Int64}
-    rows, _ = retry_vanished(lambda: judge(read_keys(list_parts(store), columns)))
-    rows = rows.filter(pl.col("run_id").is_in(failed.implode()), pl.col("error").is_not_null())
-    if rows.is_empty():  # somebody has computed them meanwhile
-        return None
-    run_id, error = rows.sort("index").select("run_id", "error").row(0)
+    run_id, error = failures.sort("index").select("run_id", "error").row(0)
     return f"run {run_id}: {error.strip().splitlines()[-1]}"

@@ -43,6 +43,16 @@ def test_the_same_sweep_again_computes_nothing_and_a_larger_one_the_rest(tmp_pat
     assert load_sweep(tmp_path)["seed"].to_list() == list(range(40))
 
 
+def test_a_repetition_that_fails_is_counted_as_failed_and_the_old_row_stays(tmp_path, monkeypatch):
+    api.sweep("toy/single", ["seed=0..4"], output=tmp_path)
+    before = load_sweep(tmp_path)
+    monkeypatch.setattr("dynascope_toy.train.run", lambda cfg, workdir: None)
+    report = api.sweep("toy/single", ["seed=0..4"], output=tmp_path, rerun=["seed=1,2"])
+    assert counts(report) == (4, 2, 0, 0, 2, 0)
+    assert "a run returned NoneType" in report.first_error
+    assert load_sweep(tmp_path).equals(before)
+
+
 def test_a_single_run_is_found_in_a_sweep_and_the_other_way_round(tmp_path):
     sweep(tmp_path, "seed=3")
     assert counts(sweep(tmp_path, "seed=0..5")) == (5, 1, 4, 0, 0, 0)
