@@ -95,6 +95,12 @@ class PlannedSweeper(Sweeper):
             if not slurm and (detach or wait_minutes is not None):
                 flag = "--detach" if detach else "hydra.sweeper.wait_timeout_min"
                 raise ValueError(f"{flag} needs a launcher that submits to SLURM, not {name}")
+            jobs = self.config.hydra.launcher
+            if slurm and jobs.nodes * jobs.tasks_per_node > 1:
+                raise ValueError(
+                    f"hydra.launcher.nodes={jobs.nodes}, tasks_per_node={jobs.tasks_per_node}: "
+                    "each task would compute the whole unit; --jobs uses more nodes"
+                )
             sweep = driver.plan_sweep(
                 request, self._compose, self._is_group, self.hydra_context.config_loader
             )

@@ -113,6 +113,7 @@ def test_without_jobs_units_are_sized_by_stored_runs(tmp_path):
     [
         (["--jobs=1001"], 2, "--jobs=1001: SLURM takes at most 1000 jobs"),
         (["--jobs=2", "hydra.launcher.partiton=x"], 2, "partiton"),
+        (["--jobs=2", "hydra.launcher.nodes=2"], 2, "each task would compute the whole unit"),
         (["--jobs=2", "hydra.launcher.partition=gpu"], 3, "Invalid partition name"),
         (["--jobs=2", "hydra.launcher.gres='gpu:8'"], 3, "generic resource"),
     ],
