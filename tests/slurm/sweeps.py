@@ -12,6 +12,7 @@ from plugins.load import load_sweep
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SLURM = "hydra/launcher=slurm"
+_waiting_since: dict[str, float] = {}
 
 
 def start(store: Path, *args: str, **environment: str) -> subprocess.Popen:
@@ -61,13 +62,19 @@ def reports(store: Path) -> list[dict]:
     return found
 
 
-def start_requeued_at_once() -> None:
-    """SLURM lets a requeued job wait for two minutes."""
+def start_requeued_soon() -> None:
+    """To be called again and again: SLURM lets a requeued job wait for two minutes, we for some
+    seconds: started at once, it may meet its own end."""
+    waiting = {}
     for line in slurm("squeue", "-h", "-r", "-o", "%i %r").splitlines():
         job, reason = line.split(maxsplit=1)
         if reason == "BeginTime":
-            # It may start or end meanwhile.
-            subprocess.run(["scontrol", "update", f"jobid={job}", "StartTime=now"], check=False)
+            waiting[job] = _waiting_since.get(job, time.monotonic())
+            if time.monotonic() - waiting[job] > 6:
+                # It may start or end meanwhile.
+                subprocess.run(["scontrol", "update", f"jobid={job}", "StartTime=now"], check=False)
+    _waiting_since.clear()
+    _waiting_since.update(waiting)
 
 
 def wait_until(
@@ -81,7 +88,7 @@ def wait_until(
 
 
 def finish_with_requeues(process: subprocess.Popen) -> tuple[int, str]:
-    wait_until(lambda: process.poll() is not None, start_requeued_at_once, 400)
+    wait_until(lambda: process.poll() is not None, start_requeued_soon, 400)
     return finish(process)
 
 

@@ -15,7 +15,7 @@ from sweeps import (
     results,
     slurm,
     start,
-    start_requeued_at_once,
+    start_requeued_soon,
     sweep,
     toy,
     wait_until,
@@ -53,7 +53,7 @@ def test_2000_runs_survive_a_lost_node_a_cancelled_and_a_requeued_job_and_their_
 
     driver = start(store, *args)
     # SLURM needs half a minute to see that the node is gone.
-    wait_until(lambda: cluster.node_states()["n2"].startswith("down"), start_requeued_at_once)
+    wait_until(lambda: cluster.node_states()["n2"].startswith("down"), start_requeued_soon)
     cluster.start("n2")
     code, out = finish_with_requeues(driver)
     assert (code, "failed 0, missing 0" in out) == (0, True), out
