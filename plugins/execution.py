@@ -6,7 +6,6 @@ import secrets
 import signal
 import socket
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -29,7 +28,7 @@ from plugins.plan_files import PlanSettings, write_plan
 from plugins.processes import run_units
 from plugins.progress import showing
 from plugins.reports import Progress, UnitReport, unit_reports
-from plugins.submission import NothingSubmitted, submit
+from plugins.submission import NothingSubmitted, in_background, submit
 from plugins.worker import run_unit
 
 _RETURN = 0.3  # seconds that a launcher gets to return after its units have ended
@@ -205,16 +204,7 @@ def _watch(
     launch: Callable[[list[list[str]]], Any], jobs: list[list[str]], store: Path, plan: str
 ) -> None:
     """Launch in a thread; come back when it does, or soon after all units ended or died."""
-    failure: list[Exception] = []
-
-    def target() -> None:
-        try:
-            launch(jobs)
-        except Exception as error:
-            failure.append(error)
-
-    thread = threading.Thread(target=target, daemon=True)
-    thread.start()
+    thread, failure = in_background(lambda: launch(jobs))
     while thread.is_alive():
         thread.join(0.2)
         units = unit_reports(store, plan).values()

@@ -85,6 +85,8 @@ def _answer(*command: str) -> str:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=_PATIENCE, stdin=subprocess.DEVNULL
         )
+    except FileNotFoundError:
+        raise SlurmUnreachable(f"this machine has no {command[0]}, a command of SLURM") from None
     except (OSError, subprocess.TimeoutExpired) as error:
         raise SlurmUnreachable(f"{command[0]}: {error}") from error
     if done.returncode:

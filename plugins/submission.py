@@ -49,16 +49,7 @@ def submit(
         cluster = slurm.cluster_name()
     except slurm.SlurmUnreachable as error:
         raise NothingSubmitted(str(error)) from error
-    failure: list[Exception] = []
-
-    def target() -> None:
-        try:
-            launch(overrides)
-        except Exception as error:
-            failure.append(error)
-
-    thread = threading.Thread(target=target, daemon=True)
-    thread.start()
+    thread, failure = in_background(lambda: launch(overrides))
     jobs, pickles, submitting = None, [], True
     while submitting and len(pickles) < len(overrides):
         time.sleep(0.05)
@@ -70,6 +61,21 @@ def submit(
     if jobs is None:
         raise NothingSubmitted(_reason(failure[0], len(overrides))) from failure[0]
     return jobs
+
+
+def in_background(launch: Callable[[], Any]) -> tuple[threading.Thread, list[Exception]]:
+    """A thread that nobody need wait for, started, and what ended the launch, once that has."""
+    failure: list[Exception] = []
+
+    def target() -> None:
+        try:
+            launch()
+        except Exception as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=target, daemon=True)
+    thread.start()
+    return thread, failure
 
 
 def _ids(pickle: str, n: int) -> tuple[str, ...]:

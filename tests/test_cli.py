@@ -230,3 +230,12 @@ def test_odd_folders(sweep_cli, tmp_path, folder):
     done = sweep_cli("-cn=trivial", "seed=0..2", f"--output={folder}", "--workers=2")
     assert (done.returncode, summary(done)) == (0, (2, 0, 2, 0, 0, 0))
     assert len(load_sweep(tmp_path / folder)) == 2
+
+
+def test_a_machine_without_slurm_is_told_apart_from_bad_input(sweep_cli, tmp_path):
+    args = ["-cn=trivial", "seed=0..4", "hydra/launcher=slurm", "--jobs=2"]
+    done = sweep_cli(*args, env={"PATH": ""})
+    assert done.returncode == 3, done.stderr
+    assert "nothing could be submitted: this machine has no scontrol" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("outputs/toy/trivial/plans/*"))

@@ -23,6 +23,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -289,7 +290,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    default = Path(f"/tmp/slurm-{os.getuid()}")
+    default = Path(tempfile.gettempdir()) / f"slurm-{os.getuid()}"
     parser.add_argument("--state", type=Path, default=default, help=f"its folder ({default})")
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("install", help="install SLURM's packages, as root")

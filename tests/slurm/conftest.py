@@ -19,8 +19,8 @@ def pytest_collection_modifyitems(items):
 
 @contextmanager
 def _ended_cluster() -> Iterator[Cluster]:
-    """Not up yet; at the end nothing is left of it. In /tmp: paths of sockets must be short."""
-    with tempfile.TemporaryDirectory(prefix="slurm-", dir="/tmp") as folder:
+    """Not up yet; at the end nothing is left of it. Not in tmp_path: sockets need short paths."""
+    with tempfile.TemporaryDirectory(prefix="slurm-") as folder:
         cluster = Cluster(Path(folder) / "cluster")
         try:
             yield cluster
