@@ -19,6 +19,7 @@ def submitted(tmp_path, monkeypatch):
     """A store whose only plan, of six runs in one unit, was given to a SLURM job that nobody here
     can ask for; no row is there. Gives a function of the seconds since."""
     monkeypatch.setenv("PATH", "")
+    slurm.settings.cache_clear()  # a test on a cluster may have asked in this process
     api.sweep("toy/trivial", ["seed=0..6"], output=tmp_path)
     for room in ("parts", "progress"):
         for entry in (tmp_path / room).iterdir():
