@@ -20,6 +20,14 @@ SWEEP = ["seed=0..400", "sleep=0.03", "hydra.sweeper.max_stack=4"]
 SECONDS = 5.0  # of at least 7
 
 
+@pytest.fixture(autouse=True)
+def hang_ups_are_heard():
+    """Also where these tests run under nohup: a sweep leaves ignored what it finds ignored."""
+    usual = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, usual)
+
+
 @pytest.mark.slow
 def test_terminated_sweep_stores_what_is_finished_and_leaves_no_process(tmp_path):
     when = moments(3, SECONDS, KILLS).reshape(STORES, KILLS_OF_EACH)
