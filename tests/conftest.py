@@ -13,11 +13,20 @@ PACKAGES = ROOT / "tests" / "packages"
 sys.path.insert(0, str(PACKAGES))
 os.environ["PYTHONPATH"] = str(PACKAGES)
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 @pytest.fixture(scope="session")
 def root() -> Path:
     return ROOT
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory) -> Path:
+    """Of tokenizers and models, here and in every child process; not the user's."""
+    folder = tmp_path_factory.getbasetemp() / "cache"
+    os.environ["DYNASCOPE_CACHE"] = str(folder)
+    return folder
 
 
 @pytest.fixture

@@ -1,0 +1,112 @@
+"""Texts to train and test language models on: documents by the name of their corpus."""
+
+import gzip
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from plugins.registry import Registry
+
+_DEFAULT_TEXT = Path(__file__).with_name("state_of_the_union.jsonl.gz")
+
+
+@dataclass(frozen=True)
+class Document:
+    doc_id: str
+    text: str
+
+
+corpora: Registry[Callable[..., list[Document]]] = Registry("language models", "corpus")
+register_corpus = corpora.register  # (path, variant: those of the two that it takes) -> documents
+
+
+def check_corpus(name: str, path: str | None, variant: str | None) -> None:
+    """Raises ValueError for what can be known to fail without reading the corpus."""
+    _resolve(name, path, variant)
+    if path is not None and not Path(path).expanduser().exists():
+        raise ValueError(f"data.path={path}: no such file or folder")
+
+
+def load_corpus(name: str, path: str | None = None, variant: str | None = None) -> list[Document]:
+    """Documents of `data.corpus`, in its order, none of them empty.
+
+    Raises UnknownName for a corpus that is not registered, ValueError for a file that is no corpus,
+    OSError for a file or a hub that cannot be read.
+    """
+    documents = _resolve(name, path, variant)()
+    return [document for document in documents if document.text.strip()]
+
+
+@register_corpus("state_of_the_union")
+def state_of_the_union() -> list[Document]:
+    """The openings of 233 messages of US presidents to the Congress, 1790-2021; public domain."""
+    lines = gzip.decompress(_DEFAULT_TEXT.read_bytes()).decode().splitlines()
+    return [Document(entry["id"], entry["text"]) for entry in map(json.loads, lines)]
+
+
+@register_corpus("file")
+def file(path: str) -> list[Document]:
+    """.txt (a blank line starts a new document), .jsonl (key `text`, perhaps `id`), or a folder of
+    them."""
+    root = Path(path).expanduser()
+    files = sorted(root.rglob("*")) if root.is_dir() else [root]
+    readable = [file for file in files if file.suffix in (".txt", ".jsonl")]
+    if not readable:
+        raise ValueError(f"data.path={path}: no .txt or .jsonl file there")
+    return [document for file in readable for document in _documents(file, root)]
+
+
+@register_corpus("wikitext")
+def wikitext(variant: str = "wikitext-2-raw-v1") -> list[Document]:
+    """Articles of WikiText (Merity et al. 2016), train split, from the hub."""
+    articles: list[list[str]] = []
+    for row in _rows_of_hub("Salesforce/wikitext", variant):
+        title = row.strip()  # "= Title =" starts an article, "= = Section = =" does not
+        if not articles or (title.startswith("= ") and not title.startswith("= =")):
+            articles.append([])
+        articles[-1].append(row)
+    return [Document(f"{variant}-{i}", "".join(rows)) for i, rows in enumerate(articles)]
+
+
+def _resolve(name: str, path: str | None, variant: str | None) -> Callable[[], list[Document]]:
+    given = {"path": path, "variant": variant}
+    try:
+        return corpora.resolve({name: {k: v for k, v in given.items() if v is not None}})
+    except ValueError as error:
+        raise type(error)(f"data.corpus={name}: {error} (data.path, data.variant)") from None
+
+
+def _documents(file: Path, root: Path) -> Iterator[Document]:
+    name = file.relative_to(root) if file != root else file.name
+    text = file.read_text(encoding="utf-8")
+    if file.suffix == ".txt":
+        for i, part in enumerate(re.split(r"\n\s*\n", text)):
+            yield Document(f"{name}:{i}", part)
+        return
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            entry = json.loads(line)
+            yield Document(f"{name}:{entry.get('id', number)}", entry["text"])
+        except (json.JSONDecodeError, KeyError, AttributeError, TypeError) as error:
+            raise ValueError(f"{file}, line {number}: no JSON object with a key text") from error
+
+
+def _rows_of_hub(name: str, variant: str) -> list[str]:
+    """The column `text` of a data set's train split, of which the hub has Parquet files."""
+    import pyarrow.parquet as pq
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = snapshot_download(name, repo_type="dataset", allow_patterns=f"{variant}/train-*")
+    except Exception as error:  # whatever the hub's client raises when it reaches nothing
+        reason = str(error).strip().splitlines()[0]
+        raise OSError(
+            f"the hub's data set {name} cannot be read: {reason}; without a connection: "
+            "data.corpus=state_of_the_union, or data.corpus=file data.path=<your texts>"
+        ) from error
+    files = sorted(Path(folder, variant).glob("train-*.parquet"))
+    if not files:
+        raise ValueError(f"data.variant={variant}: the hub's data set {name} has no such folder")
+    return [row for file in files for row in pq.read_table(file)["text"].to_pylist()]
