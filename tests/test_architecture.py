@@ -12,8 +12,10 @@ HYDRA = {"hydra", "omegaconf", "yaml"}
 PLUGINS = HYDRA | {"plugins", "numpy", "polars", "pyarrow", "rich", "submitit"}
 FAMILY = {"numpy", "scipy", "torch", "omegaconf"}
 FAMILY_MACHINERY = {"plugins.registry", "plugins.experiment", "plugins.result"}
+LM = {"torch", "transformers", "tokenizers", "huggingface_hub"}  # of families of language models
+LM_MACHINERY = {f"plugins.lm.{name}" for name in ("corpora", "devices", "models", "windows")}
 ANALYSIS = {"analysis", "polars", "numpy", "scipy", "matplotlib"}
-FAMILIES = ("dln",)
+FAMILIES = {"dln": FAMILY_MACHINERY, "memdyn": FAMILY_MACHINERY | LM_MACHINERY}
 ANALYSIS_MACHINERY = {"plugins.load", "plugins.registry", *(f"{name}.theory" for name in FAMILIES)}
 PURE = ("registry", "result", "leaves", "identity", "overrides", "axes", "interpolation",
         "instances", "composition", "plan")  # fmt: skip
@@ -25,11 +27,16 @@ EFFECTS = {"plugins.store", "plugins.merge", "plugins.load", "plugins.worker", "
 def imports(path):
     """Modules that a file imports anywhere in it."""
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            yield node.module
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield from imported(node)
+
+
+def imported(node):
+    """Modules of one import statement, which is not relative."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    assert node.level == 0
+    return [node.module]
 
 
 def violations(paths, allowed, machinery=frozenset()):
@@ -46,9 +53,24 @@ def test_the_machinery_knows_no_family_and_no_torch(root):
     assert violations(root.glob("hydra_plugins/*.py"), PLUGINS) == []
 
 
+def test_language_models_load_no_torch_before_they_are_used(root):
+    paths = list(root.glob("plugins/lm/*.py"))
+    assert violations(paths, PLUGINS | LM) == []
+    at_the_top = [
+        f"{path.name}: {name}"
+        for path in paths
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in imported(node)
+        if name.split(".")[0] in LM
+    ]
+    assert at_the_top == []
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_families_know_neither_each_other_nor_the_store(root, family):
-    assert violations(root.glob(f"{family}/*.py"), FAMILY | {family}, FAMILY_MACHINERY) == []
+    allowed = FAMILY | {family, *({"rapidfuzz"} if family == "memdyn" else ())}
+    assert violations(root.glob(f"{family}/**/*.py"), allowed, FAMILIES[family]) == []
 
 
 def test_analysis_reads_stores_and_knows_no_torch(root):
@@ -58,8 +80,10 @@ def test_analysis_reads_stores_and_knows_no_torch(root):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_theory_is_numbers_only(root, family):
     """What figures compare data with: no torch, no config."""
-    paths = list(root.glob(f"{family}/*theory.py"))
-    theories = {f"{family}.{path.stem}" for path in paths}
+    paths = [*root.glob(f"{family}/*theory.py"), *root.glob(f"{family}/theory/*.py")]
+    theories = {".".join(path.relative_to(root).with_suffix("").parts) for path in paths}
+    theories.add(f"{family}.theory")
+    assert paths
     assert violations(paths, {"numpy", "scipy"}, theories) == []
 
 
@@ -95,7 +119,10 @@ def loaded_by(root, tmp_path, *args):
     return set(done.stdout.splitlines()[-1].split()[1:]), done.stdout
 
 
-@pytest.mark.parametrize("args", [["--help"], [], ["-cn=dln/gph", "--cfg", "job"]])
+@pytest.mark.parametrize(
+    "args",
+    [["--help"], [], ["-cn=dln/gph", "--cfg", "job"], ["-cn=memdyn_quick", "--cfg", "job"]],
+)
 def test_looking_around_loads_neither_torch_nor_polars(root, tmp_path, args):
     modules, out = loaded_by(root, tmp_path, *args)
     assert "hydra" in modules, out

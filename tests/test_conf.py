@@ -8,13 +8,21 @@ from plugins.experiment import CONF
 from plugins.load import load_sweep
 
 OWN = sorted(name for name in experiment_headers() if (CONF / f"{name}.yaml").exists())
-SHORT = {"dln": ["max_steps=4", "num_evaluations=2"]}
+SHORT = {
+    "dln": ["max_steps=4", "num_evaluations=2"],
+    "memdyn": [
+        "model={source:tiny,path:null,layers:2,width:8,vocab:257}",
+        "data={n_passages:5,length:20}",
+        "schedule.epochs=[0,2,4]",
+    ],
+}
 
 
 def test_every_file_of_conf_is_an_experiment_or_known_otherwise():
     files = {str(path.relative_to(CONF).with_suffix("")) for path in CONF.rglob("*.yaml")}
     launchers = {"hydra/launcher/slurm", "hydra/launcher/slurm_gpu"}
-    assert files - set(OWN) == {"base"} | launchers
+    modes = {f"memdyn/mode/{mode}" for mode in ("quick", "standard", "deep")}
+    assert files - set(OWN) == {"base"} | launchers | modes
 
 
 @pytest.mark.parametrize("name", OWN)

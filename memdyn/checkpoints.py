@@ -1,0 +1,49 @@
+"""Checkpoints of a run in its workdir: what it takes to go on after an interruption."""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from memdyn.config import TrainConfig
+
+
+class Checkpoints:
+    """One file per measured epoch; the newest that can be read counts."""
+
+    def __init__(self, cfg: TrainConfig, workdir: Path):
+        self._keep, self._folder = cfg.checkpoint.keep, workdir / "checkpoints"
+
+    def save(self, epoch: int, state: Mapping[str, Any]) -> None:
+        """Appears complete, by a rename. Of keep=last the one before stays, should this be damaged
+        later."""
+        if self._keep is None:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / f"epoch-{epoch:05d}.pt"
+        aside = path.with_suffix(".tmp")
+        with open(aside, "wb") as file:
+            torch.save(dict(state), file)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.rename(path)
+        if self._keep == "last":
+            for old in self.files()[:-2]:
+                old.unlink()
+
+    def load(self, device: torch.device) -> dict[str, Any] | None:
+        """The newest state that can be read, None to start anew; damaged ones are named."""
+        for path in reversed(self.files()):
+            try:
+                return torch.load(path, map_location=device, weights_only=True)
+            except Exception as error:  # torch raises what the damage provokes, of many types
+                print(f"warning: {path} is damaged and left out: {error!r:.200}", file=sys.stderr)
+                path.unlink()
+        return None
+
+    def files(self) -> list[Path]:
+        """Oldest first."""
+        return sorted(self._folder.glob("epoch-*.pt"))
