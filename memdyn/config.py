@@ -11,7 +11,7 @@ DTYPES = ("float32", "bfloat16")
 LR_SCHEDULES = ("constant", "linear")
 MODES = ("continuous", "restart")
 KEEP = ("last", "all", None)
-METRICS = ("nv", "nv_rel", "nv_contract", "pr", "id2nn", "aniso", "cka0")
+METRICS = ("nv", "nv_rel", "nv_contract", "pr", "max_share", "id2nn", "aniso", "cka0")
 HEADS = 4  # of the tiny model
 
 

@@ -54,6 +54,20 @@ def pr(states: LayerStates) -> Values:
     return Values(_of_groups(states, _participation_ratio), torch.stack(of_passages))
 
 
+@register_metric("max_share")
+def max_share(states: LayerStates) -> Values:
+    """Largest share of one token of the passage, or group, in tr Cov Y over all tokens, 0 .. 1.
+
+    Pretrained models have massive activations (Sun et al. 2024): where a few tokens hold most of
+    tr Cov Y, nv_rel and pr follow these, not the other thousands.
+    """
+    squares = centred(states.Y).double().square().sum(1)
+    shares = squares / squares.sum()
+    passages = [shares[states.passage == i].max() for i in range(len(states.group))]
+    groups = [shares[states.group_of_token == g].max() for g in range(len(GROUPS))]
+    return Values(torch.stack(groups), torch.stack(passages))
+
+
 @register_metric("id2nn")
 def id2nn(states: LayerStates) -> Values:
     """Intrinsic dimension from two neighbours, (m - 1) / sum ln(r2 / r1) over m tokens with r1 > 0.

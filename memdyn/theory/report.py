@@ -15,6 +15,7 @@ from memdyn.theory.shapes import Trajectory, analyze_u_shape_trajectory
 
 WIDTH = 100
 FEW_MEMORIZED = 0.05
+MASSIVE = 0.1  # share of one token in tr Cov Y
 
 SHAPES = {  # of a compression metric, higher = tighter
     "u_shaped": "the trained passages' states first spread, then tighten again",
@@ -166,6 +167,16 @@ def _warnings(
     data: Any, table: Grid, memorized: np.ndarray, shapes: dict[str, Trajectory], onset: Onset
 ) -> Iterable[str]:
     yield f"* {UNITS}"
+    if "max_share" in data:
+        largest = np.nan_to_num(table.by_layer("max_share")).max((1, 2))  # [L]
+        massive = table.layers[largest > MASSIVE]
+        if len(massive):
+            yield (
+                f"* In {len(massive)} of {len(largest)} layers (the first: {massive[0]}) a single "
+                f"token holds up to {100 * largest.max():.0f} % of tr Cov Y (massive activations). "
+                "There nv_rel, its scale part and pr follow such tokens; nv_contract and trained "
+                "minus novel do not."
+            )
     if table.epochs[0] != 0:
         yield f"* Epoch 0 was not measured: changes are those since epoch {table.epochs[0]}."
     for name in ("nv", "nv_rel", "nll"):

@@ -18,6 +18,7 @@ INVARIANCES = {  # what a metric does not feel when it happens to all states; nv
     "nv_rel": {"rotation", "translation", "scale"},
     "nv_contract": {"rotation", "translation", "scale"},
     "pr": {"rotation", "translation", "scale"},
+    "max_share": {"rotation", "translation", "scale"},
     "id2nn": {"rotation", "translation", "scale"},
     "aniso": {"rotation", "scale"},
     "cka0": {"rotation", "translation", "scale"},
@@ -151,6 +152,9 @@ def test_metrics_are_those_of_the_definitions(states):
     parts = [group[passage] == g for g in (0, 1)]
     for name, metric in {"pr": ratio, "id2nn": dimension, "aniso": cosine}.items():
         expected[name] = [metric(Y[part]) for part in parts]
+    shares = ((Y - Y.mean(0)) ** 2).sum(1) / (len(Y) * total)
+    of_passages["max_share"] = np.array([shares[passage == i].max() for i in range(5)])
+    expected["max_share"] = [shares[part].max() for part in parts]
     expected["cka0"] = [similarity(Y0[part], Y[part]) for part in parts]
     for name in METRICS:
         found = value(name, states)
@@ -251,3 +255,13 @@ def test_neighbours_come_from_both_groups():
     passage = torch.tensor([0, 1] * 4)
     states = LayerStates(X, X, X, passage, WHOLE, 1)
     assert states.neighbours[:, 0].tolist() == [1, 0, 3, 2, 5, 4, 7, 6]
+
+
+def test_one_massive_token_holds_all_of_the_variance():
+    """n - 1 tokens at 0 and one at m: shares 1 - 1/n and 1/(n (n - 1)) each."""
+    Y = torch.zeros(8, 2)
+    Y[2, 0] = 1000.0
+    states = LayerStates(Y, Y, Y, torch.arange(4).repeat_interleave(2), torch.arange(4) // 2, 3)
+    found = value("max_share", states)
+    assert found.passage.tolist() == pytest.approx([1 / 56, 7 / 8, 1 / 56, 1 / 56])
+    assert found.group.tolist() == pytest.approx([7 / 8, 1 / 56])

@@ -12,6 +12,7 @@ import pytest
 import torch
 from memdyn_cases import SMALL, results, same, small, tables
 
+from memdyn.config import METRICS
 from memdyn.data import make_passages
 from memdyn.measure import Evaluation, Seconds
 from memdyn.model import make_model, make_tokenizer
@@ -45,7 +46,7 @@ def test_every_passage_has_a_row_at_every_epoch(undisturbed):
     assert dict(groups.rows()) == {"trained": [*range(6)], "novel": [*range(6, 12)]}
     assert of_layers.height == 4 * 12 * 2
     assert sorted(of_layers["layer"].unique()) == [0, 1]
-    assert layers.height == 4 * 2 * 2 * 7
+    assert layers.height == 4 * 2 * 2 * len(METRICS)
     for table in (passages, of_layers):
         assert not table.select(pl.selectors.float().is_nan().any()).row(0).count(True)
 

@@ -132,6 +132,15 @@ def test_warnings_name_what_is_suspicious():
     assert "nv_rel of trained and novel passages differs at epoch 0 already" in words
 
 
+def test_massive_activations_are_named():
+    data = run_of(n_layers=3)
+    shares = np.where(data["layer"] == 1, 0.01, np.nan)
+    assert "massive" not in generate_summary_report(data | {"max_share": shares})
+    shares[np.flatnonzero(data["layer"] == 1)[77]] = 0.48
+    words = one_line(generate_summary_report(data | {"max_share": shares}))
+    assert "In 1 of 3 layers (the first: 1) a single token holds up to 48 % of tr Cov Y" in words
+
+
 def test_every_verdict_has_a_meaning():
     assert set(SHAPES) == {
         *("u_shaped", "inverted_u", "flat", "monotone_decreasing", "monotone_increasing"),
