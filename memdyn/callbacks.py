@@ -19,7 +19,7 @@ def lr_decay(every: int, factor: float) -> Callback:
     """The learning rate times factor^(step // every); every >= 1, factor finite and > 0."""
     if not isinstance(every, int) or every < 1:
         raise ValueError(f"every must be an integer >= 1, got {every!r}")
-    if not math.isfinite(factor) or factor <= 0:
+    if not isinstance(factor, int | float) or not math.isfinite(factor) or factor <= 0:
         raise ValueError(f"factor must be finite and > 0, got {factor}")
 
     def decay(step: int, trainer: Any) -> None:

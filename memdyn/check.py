@@ -38,6 +38,8 @@ def check(cfg: TrainConfig, replicas: Mapping[str, Sequence]) -> None:
             f"(data.length={length}, skip_positions={cfg.skip_positions}, "
             f"position_stride={cfg.position_stride})"
         )
+    if not cfg.metrics:
+        raise ValueError("metrics must name at least one, got []")
     for key, specs, known in (
         ("metrics", cfg.metrics, registry.metrics),
         ("callbacks", cfg.callbacks, registry.callbacks),

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,11 @@ from memdyn.config import TrainConfig
 class Checkpoints:
     """One file per measured epoch; the newest that can be read counts."""
 
-    def __init__(self, cfg: TrainConfig, workdir: Path):
-        self._keep, self._folder = cfg.checkpoint.keep, workdir / "checkpoints"
+    def __init__(self, cfg: TrainConfig, workdir: Path, origin: Sequence[str]):
+        """`origin`: digests of the passages and of the initial weights. Files of a text or a model
+        of the same path that have changed since an earlier attempt are others."""
+        name = "-".join(digest[:8] for digest in origin)
+        self._keep, self._folder = cfg.checkpoint.keep, workdir / "checkpoints" / name
 
     def save(self, epoch: int, state: Mapping[str, Any]) -> None:
         """Appears complete, by a rename. Of keep=last the one before stays, should this be damaged
@@ -34,14 +37,16 @@ class Checkpoints:
             for old in self.files()[:-2]:
                 old.unlink()
 
-    def load(self, device: torch.device) -> dict[str, Any] | None:
+    def load(self) -> dict[str, Any] | None:
         """The newest state that can be read, None to start anew; damaged ones are named."""
         for path in reversed(self.files()):
             try:
-                return torch.load(path, map_location=device, weights_only=True)
+                return torch.load(path, map_location="cpu", weights_only=True)
+            except (OSError, MemoryError):  # it may be whole
+                raise
             except Exception as error:  # torch raises what the damage provokes, of many types
                 print(f"warning: {path} is damaged and left out: {error!r:.200}", file=sys.stderr)
-                path.unlink()
+                path.rename(path.with_suffix(".damaged"))
         return None
 
     def files(self) -> list[Path]:

@@ -46,9 +46,21 @@ def make_passages(documents: Sequence[Document], tokenizer: Any, data: DataConfi
     rng = np.random.default_rng(data.seed)
     order = rng.permutation(len(ids))
     _, document = np.unique(doc_id, return_inverse=True)
-    is_second = rng.permutation(np.arange(document.max() + 1) % 2).astype(bool)[document[order]]
-    halves = order[~is_second], order[is_second]
+    by_chance = rng.permutation(np.arange(document.max() + 1) % 2).astype(bool)
+    for is_second in (by_chance, _balanced(np.bincount(document))):
+        halves = order[~is_second[document[order]]], order[is_second[document[order]]]
+        if min(map(len, halves)) >= n:
+            break
     level = "document" if min(map(len, halves)) >= n else "passage"
     first, second = halves if level == "document" else (order[:n], order[n:])
     chosen = np.concatenate([first[:n], second[:n]])
     return Passages(ids[chosen], doc_id[chosen].tolist(), level)
+
+
+def _balanced(sizes: np.ndarray) -> np.ndarray:
+    """[documents] bool: two halves, each document, the largest first, in the smaller one so far."""
+    is_second, weights = np.zeros(len(sizes), bool), [0, 0]
+    for document in np.argsort(-sizes, kind="stable"):
+        half = int(weights[1] < weights[0])
+        is_second[document], weights[half] = half, weights[half] + sizes[document]
+    return is_second

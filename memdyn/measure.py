@@ -14,7 +14,8 @@ from memdyn.config import TrainConfig, measured_positions, prompt_length
 from memdyn.data import Passages
 from memdyn.records import Records
 from memdyn.reproduction import extractable, reproduce, reproduction_columns, teacher_forced
-from memdyn.states import GROUPS, LayerStates, recording_states
+from memdyn.states import LayerStates, recording_states
+from memdyn.theory import GROUPS
 from plugins.lm.models import LM
 from plugins.registry import split_spec
 
@@ -59,6 +60,7 @@ class Evaluation:
                 "group": [GROUPS[i] for i in self.group],
                 "n_tokens": self.ids.shape[1],
                 **scores,
+                # the store has a column `status` of its own
                 "geometry": ["ok" if ok else "nan_states" for ok in is_whole],
             },
         )

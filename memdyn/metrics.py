@@ -13,7 +13,8 @@ from torch import Tensor
 
 from memdyn.neighbours import centred, nearest_neighbours, neighbour_variance
 from memdyn.registry import register_metric
-from memdyn.states import GROUPS, LayerStates, Values
+from memdyn.states import LayerStates, Values
+from memdyn.theory import GROUPS
 
 NV_FLOOR = 1e-10  # caps nv at 23.02585
 RELATIVE_FLOOR = 1e-12  # of tr Cov Y

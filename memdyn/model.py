@@ -36,6 +36,11 @@ def make_model(cfg: TrainConfig, device: torch.device) -> LM:
         dtype=model.dtype,
         device=str(device),
     )
+    longest = getattr(lm.model.config, "max_position_embeddings", None)
+    if longest and cfg.data.length > longest:
+        raise ValueError(f"data.length={cfg.data.length}: {model.path} takes at most {longest}")
+    if len(lm.blocks) < 2:
+        raise ValueError(f"model.path={model.path} has 1 block; 2 or more are measured")
     for module in lm.model.modules():
         if isinstance(module, nn.Dropout):
             module.p = cfg.dropout

@@ -14,6 +14,7 @@ from memdyn.theory import (
     analyze_memorization_onset,
     analyze_u_shape_trajectory,
     generate_summary_report,
+    middle_layer,
     predict_memorization,
 )
 from memdyn.trainer import Diverged
@@ -37,7 +38,6 @@ def outcome(
         **{f"final_{name}": rows[-1][name] for name in _FINAL},
         **_analyses(cfg, records),
         **scalars,
-        "data_sha256": passages.sha256(),
         "split_level": passages.split_level,
     }
     if diverged:
@@ -50,8 +50,14 @@ def outcome(
         curves=summary_curves(rows) | _layer_curves(records),
         tables=tables,
         artifacts=artifacts,
-        status="diverged" if diverged else "ok",
+        status="diverged" if diverged or not _is_finite(rows[-1]) else "ok",
     )
+
+
+def _is_finite(row: Mapping[str, Any]) -> bool:
+    """Whether the trained passages have a likelihood: the last update may have broken the model."""
+    loss = row["geo_training_perplexity"]
+    return loss is not None and np.isfinite(loss)
 
 
 def report(cfg: TrainConfig, records: Records) -> str:
@@ -61,16 +67,11 @@ def report(cfg: TrainConfig, records: Records) -> str:
     )
 
 
-def middle_layer(records: Records) -> int:
-    """Of the transitions 0 .. B-2 between B blocks: (B - 1) // 2."""
-    return (max(records.tables["layers"]["layer"]) + 1) // 2
-
-
 def _analyses(cfg: TrainConfig, records: Records) -> dict[str, Any]:
     data = records.long()
     if "nv_rel" not in data:
         return {}
-    layer = middle_layer(records)
+    layer = middle_layer(data["layer"])
     onset = analyze_memorization_onset(data, layer, threshold=cfg.threshold)
     trajectory = analyze_u_shape_trajectory(data, layer, alpha=cfg.alpha, min_effect=cfg.min_effect)
     prediction = predict_memorization(data, records.epochs[0], threshold=cfg.threshold)
@@ -84,7 +85,8 @@ def _analyses(cfg: TrainConfig, records: Records) -> dict[str, Any]:
 
 def _layer_curves(records: Records) -> dict[str, list[float]]:
     """The middle layer's metrics by group, over the measured epochs."""
-    table, layer = records.tables["layers"], middle_layer(records)
+    table = records.tables["layers"]
+    layer = middle_layer(table["layer"])
     curves: dict[str, list[float]] = {}
     for at, group, metric, value in zip(
         table["layer"], table["group"], table["metric"], table["value"], strict=True

@@ -11,8 +11,6 @@ from torch import Tensor
 from memdyn.neighbours import nearest_neighbours
 from plugins.lm.models import LM
 
-GROUPS = ("trained", "novel")
-
 
 @dataclass(frozen=True)
 class LayerStates:

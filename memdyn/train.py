@@ -26,7 +26,8 @@ from plugins.lm.devices import resolve_device
 from plugins.result import RunResult
 
 SUMMARY, REPORT = "training_summary.csv", "summary_report.txt"
-_OUT_OF_MEMORY = (
+_MEMORY = ("out of memory", "allocate memory", "not enough memory")
+_OUT_OF_MEMORY = (  # what torch says of it in a bare RuntimeError, on the CPU and elsewhere
     "out of memory ({}); lower micro_batch, eval_batch or data.length, take a smaller model, or "
     "model.dtype=bfloat16; with another micro_batch or eval_batch the same command goes on from "
     "the last measured epoch"
@@ -52,13 +53,16 @@ def run(
     with _explaining_out_of_memory():
         lm = make_model(cfg, device)
         evaluation = Evaluation(cfg, lm, passages, tokenizer.eos_token_id)
-        checkpoints = Checkpoints(cfg, workdir)
-        records, seconds, state = Records(), Seconds(), checkpoints.load(device)
+        digests = {"data_sha256": passages.sha256(), "model_sha256": lm.sha256()}
+        checkpoints = Checkpoints(cfg, workdir, list(digests.values()))
+        records, seconds, state = Records(), Seconds(), checkpoints.load()
         if state:
             records, seconds = Records(state["records"]), Seconds(**state["seconds"])
             evaluation.nan_states = state["nan_states"]
         print(f"{workdir / SUMMARY} and {REPORT} beside it grow with every epoch", file=sys.stderr)
         write_summary(workdir / SUMMARY, summary_rows(records, cfg.threshold))
+        if records.epochs:
+            (workdir / REPORT).write_text(report(cfg, records))
 
         restarts = cfg.schedule.mode == "restart"
         initial = copy.deepcopy(lm.model.state_dict()) if restarts else {}
@@ -111,6 +115,7 @@ def run(
             **{f"seconds_{name}": value for name, value in asdict(seconds).items()},
             "n_params": sum(p.numel() for p in lm.model.parameters()),
             "nan_states": evaluation.nan_states,
+            **digests,
         },
         diverged=diverged,
         artifacts=[workdir / SUMMARY, workdir / REPORT, *kept],
@@ -122,8 +127,8 @@ def _explaining_out_of_memory() -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        # On the CPU torch raises a bare RuntimeError.
-        if not isinstance(error, RuntimeError) or "memory" in str(error):
+        # On the CPU torch raises a bare RuntimeError, as for much else.
+        if not isinstance(error, RuntimeError) or any(s in str(error) for s in _MEMORY):
             reason = (str(error).splitlines() or ["no more to be had"])[0]
             raise MemoryError(_OUT_OF_MEMORY.format(reason)) from error
         raise

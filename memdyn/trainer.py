@@ -41,7 +41,7 @@ class Trainer:
 
     @property
     def lr(self) -> float:
-        """Of the last update."""
+        """Of the last update; before the first one the config's."""
         return self.optimizer.param_groups[0]["lr"]
 
     def scale_lr(self, factor: float) -> None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from plugins.columns import polars_schema, read_schemas, union
 from plugins.fold import read_batches
 from plugins.parts import RESULTS, files_of, opening
-from plugins.result import BOOKKEEPING
+from plugins.result import BOOKKEEPING, TIMES
 from plugins.scan import scan_files
 from plugins.winners import number_of_attempt
 
@@ -30,7 +30,11 @@ def result_schemas(parts: Sequence[Path], keys: set[str]) -> dict[str, pa.Schema
     schemas = {}
     for name in sorted(files):
         others = keys.union(BOOKKEEPING) if name == RESULTS else {"run_id", "attempt"}
-        results = [field for field in union(read_schemas(files[name])) if field.name not in others]
+        results = [
+            field
+            for field in union(read_schemas(files[name]))
+            if field.name not in others and not field.name.startswith(TIMES)
+        ]
         schemas[name] = pa.schema([("attempt", pa.string()), *results])
     return schemas
 

@@ -25,6 +25,7 @@ BOOKKEEPING = (
     "index",
     "config_id",
 )
+TIMES = "seconds_"  # begins the names of scalars that equal runs may differ in
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -35,7 +36,8 @@ class RunResult:
     Names match [a-z][a-z0-9_]* (dots are config keys), are unique among scalars and curves, and
     not those of the store's bookkeeping. Curves have equal lengths and a "step" among them; their
     dtype is kept (float32 stays float32). A table maps columns to sequences of equal length; the
-    store adds run_id and attempt. `artifacts` are files in the run's workdir to keep.
+    store adds run_id and attempt. `artifacts` are files in the run's workdir to keep. Scalars that
+    tell how long something took begin with seconds_: merging does not compare them.
     """
 
     scalars: dict[str, float | int | str | bool] = field(default_factory=dict)

@@ -7,6 +7,7 @@ import polars as pl
 from scipy.special import stdtrit
 
 from analysis.curves import LEVEL
+from memdyn.theory import middle_layer
 from plugins.registry import UnknownName, did_you_mean
 
 
@@ -29,7 +30,7 @@ def passages_of(data: Any, *columns: str) -> pl.DataFrame:
 def of_layer(frame: pl.DataFrame, layer: int | None) -> pl.DataFrame:
     """The rows of one layer; None: the middle one. ValueError when it is not there."""
     layers = frame["layer"].unique().sort().to_list()
-    layer = layers[len(layers) // 2] if layer is None else layer
+    layer = middle_layer(layers) if layer is None else layer
     if layer not in layers:
         raise ValueError(f"layer={layer} is none of {', '.join(map(str, layers))}")
     return frame.filter(layer=layer)

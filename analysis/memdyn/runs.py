@@ -36,6 +36,8 @@ def passage_data(store: Path | str, run_id: str | None = None) -> pl.DataFrame:
         load_table(store, name=name).filter(run_id=run_id).drop("run_id")
         for name in ("passages", "passage_layers")
     )
+    # Columns of the store's other runs.
+    layers = layers.select(c for c in layers if c.null_count() < len(c))
     return layers.join(passages, on=["epoch", "passage_id"], maintain_order="left")
 
 

@@ -7,6 +7,7 @@ velocities take a row per epoch and group too, without passage_id and with the s
 Null and nan are missing values. No torch.
 """
 
+from memdyn.theory.columns import GROUPS, middle_layer
 from memdyn.theory.layers import (
     LayerCorrelations,
     LayerPattern,
@@ -20,6 +21,7 @@ from memdyn.theory.shapes import Trajectory, analyze_u_shape_trajectory
 from memdyn.theory.velocity import Velocity, compute_compression_velocity
 
 __all__ = [
+    "GROUPS",
     "LayerCorrelations",
     "LayerPattern",
     "Onset",
@@ -32,5 +34,6 @@ __all__ = [
     "compute_compression_velocity",
     "generate_summary_report",
     "layer_correlations",
+    "middle_layer",
     "predict_memorization",
 ]

@@ -53,6 +53,12 @@ class Series:
     sd: np.ndarray | None  # [E] over passages, ddof 1; None with less than two, or unknown
 
 
+def middle_layer(layers: Any) -> int:
+    """(B - 1) // 2 of the layers 0 .. B - 2 between B blocks."""
+    layers = sorted(set(layers))
+    return int(layers[len(layers) // 2])
+
+
 def grid(data: Any) -> Grid:
     """The layers, epochs and passages of data.
 

@@ -65,7 +65,7 @@ def analyze_layer_temporal_patterns(
         g = difference / pooled * unbiased  # Hedges 1981, the exact factor
     q = _false_discovery(p)
     apart = (q < alpha) & (np.abs(g) >= SMALLEST_G)
-    lasting = apart[:, :-1] & apart[:, 1:]
+    lasting = apart[:, :-1] & apart[:, 1:] & (g[:, :-1] * g[:, 1:] > 0)
     emergence = tuple(int(epochs[row.argmax()]) if row.any() else None for row in lasting)
     pattern, reason = _pattern(emergence), None
     if not np.isfinite(p).any():

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from memdyn.theory import sections
-from memdyn.theory.columns import Grid, grid, numbers
+from memdyn.theory.columns import Grid, grid, middle_layer
 from memdyn.theory.layers import LayerPattern, analyze_layer_temporal_patterns
 from memdyn.theory.onset import Onset, analyze_memorization_onset
 from memdyn.theory.prediction import Prediction, predict_memorization
@@ -46,7 +46,7 @@ def generate_summary_report(
     take nv_rel (nv where that was not measured). ValueError as `columns.grid`.
     """
     table = grid(data)
-    middle = int(table.layers[len(table.layers) // 2])
+    middle = middle_layer(table.layers)
     metrics = [name for name in ("nv", "nv_rel") if name in data]
     metric = metrics[-1] if metrics else None
     memorized = table.of_passage("accuracy") >= threshold
@@ -180,9 +180,11 @@ def _warnings(
     if table.epochs[0] != 0:
         yield f"* Epoch 0 was not measured: changes are those since epoch {table.epochs[0]}."
     for name in ("nv", "nv_rel", "nll"):
-        missing = int((~np.isfinite(numbers(data, name))).sum()) if name in data else 0
-        if missing:
-            yield f"* {name}: {missing} of {len(data[name])} values are missing or not finite."
+        if name not in data:
+            continue
+        x = table.of_passage(name) if name == "nll" else table.by_layer(name)
+        if missing := int((~np.isfinite(x)).sum()):
+            yield f"* {name}: {missing} of {x.size} values are missing or not finite."
     novel = memorized[-1, ~table.is_trained]
     if len(novel) and novel.mean() > FEW_MEMORIZED:
         yield f"* {sections.share(novel)} novel passages pass for memorized: threshold too low."

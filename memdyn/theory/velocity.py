@@ -45,7 +45,8 @@ def compute_compression_velocity(
         velocity_se = np.diff(own.values, axis=0).std(1, ddof=1) / np.sqrt(n) / steps
     else:
         se, velocity_se = np.full(len(e), np.nan), np.full(len(velocity), np.nan)
-    clear = velocity[(velocity != 0) & ~(np.abs(velocity) < 2 * velocity_se)]
+    known = np.isfinite(velocity) & (velocity != 0)
+    clear = velocity[known & ~(np.abs(velocity) < 2 * velocity_se)]
     changes = int((np.diff(np.sign(clear)) != 0).sum())
     reason = None
     if len(e) < 2 or np.isnan(y).all():

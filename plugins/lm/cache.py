@@ -6,6 +6,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,9 @@ def cached(kind: str, key: Mapping[str, Any], build: Callable[[Path], None]) -> 
             return folder
         warnings.warn(f"{folder} is damaged and is built again", stacklevel=2)
         damaged = folder.with_name(f".tmp-{stamp()}")
-        folder.rename(damaged)
-        shutil.rmtree(damaged)
+        with suppress(FileNotFoundError):  # somebody else is building it again
+            folder.rename(damaged)
+            shutil.rmtree(damaged)
     aside = folder.with_name(f".tmp-{stamp()}")
     aside.mkdir(parents=True)
     try:

@@ -58,9 +58,14 @@ def file(path: str) -> list[Document]:
     return [document for file in readable for document in _documents(file, root)]
 
 
+WIKITEXTS = ("wikitext-2-raw-v1", "wikitext-103-raw-v1")
+
+
 @register_corpus("wikitext")
 def wikitext(variant: str = "wikitext-2-raw-v1") -> list[Document]:
     """Articles of WikiText (Merity et al. 2016), train split, from the hub."""
+    if variant not in WIKITEXTS:
+        raise ValueError(f"data.variant must be one of {', '.join(WIKITEXTS)}, got {variant!r}")
     articles: list[list[str]] = []
     for row in _rows_of_hub("Salesforce/wikitext", variant):
         title = row.strip()  # "= Title =" starts an article, "= = Section = =" does not
@@ -80,14 +85,21 @@ def _resolve(name: str, path: str | None, variant: str | None) -> Callable[[], l
 
 def _documents(file: Path, root: Path) -> Iterator[Document]:
     name = file.relative_to(root) if file != root else file.name
-    text = file.read_text(encoding="utf-8")
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not UTF-8: {error}") from None
     if file.suffix == ".txt":
         for i, part in enumerate(re.split(r"\n\s*\n", text)):
             yield Document(f"{name}:{i}", part)
         return
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):  # U+2028 ends no line
+        if not line.strip():
+            continue
         try:
             entry = json.loads(line)
+            if not isinstance(entry["text"], str):
+                raise TypeError
             yield Document(f"{name}:{entry.get('id', number)}", entry["text"])
         except (json.JSONDecodeError, KeyError, AttributeError, TypeError) as error:
             raise ValueError(f"{file}, line {number}: no JSON object with a key text") from error
@@ -106,7 +118,5 @@ def _rows_of_hub(name: str, variant: str) -> list[str]:
             f"the hub's data set {name} cannot be read: {reason}; without a connection: "
             "data.corpus=state_of_the_union, or data.corpus=file data.path=<your texts>"
         ) from error
-    files = sorted(Path(folder, variant).glob("train-*.parquet"))
-    if not files:
-        raise ValueError(f"data.variant={variant}: the hub's data set {name} has no such folder")
+    files = sorted(Path(folder, variant).glob("train-*"))
     return [row for file in files for row in pq.read_table(file)["text"].to_pylist()]

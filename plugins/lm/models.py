@@ -1,5 +1,6 @@
 """Causal language models by the name of their source: a family's tiny one, SmolLM2, or the hub."""
 
+import hashlib
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -50,6 +51,16 @@ class LM:
 
     model: Any
     blocks: Sequence[Any]
+
+    def sha256(self) -> str:
+        """Of all weights and their names: a folder or a branch of the hub may change its model."""
+        import torch
+
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()
 
 
 def check_source(source: str, path: str | None, revision: str | None) -> None:

@@ -45,7 +45,7 @@ def test_folder_of_files_in_the_order_of_their_names(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("line", ["{", '{"id": 1}', "[1]", "3"])
+@pytest.mark.parametrize("line", ["{", '{"id": 1}', "[1]", "3", '{"text": null}'])
 def test_line_that_is_no_document_is_named(tmp_path, line):
     path = tmp_path / "a.jsonl"
     path.write_text(f'{{"text": "fine"}}\n{line}\n')
@@ -69,6 +69,23 @@ def test_bad_corpora_are_found_before_anything_is_read(arguments, error, message
         return
     with pytest.raises(error, match=message):
         check_corpus(*arguments)
+
+
+def test_lines_end_at_line_feeds_alone_and_may_be_empty(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "one\u2028still one"}\n\n{"text": "two"}\n', encoding="utf-8")
+    assert [d.text for d in load_corpus("file", str(path))] == ["one\u2028still one", "two"]
+
+
+def test_file_of_another_encoding_is_named(tmp_path):
+    (tmp_path / "a.txt").write_bytes("café".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"a\.txt is not UTF-8"):
+        load_corpus("file", str(tmp_path))
+
+
+def test_unknown_variant_asks_no_hub():
+    with pytest.raises(ValueError, match=r"data\.variant must be one of wikitext-2-raw-v1, wiki"):
+        load_corpus("wikitext", variant="foo")
 
 
 def test_folder_without_texts(tmp_path):

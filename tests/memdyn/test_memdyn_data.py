@@ -56,6 +56,17 @@ def test_one_document_is_split_by_passages(documents, tokenizer):
     assert len(np.unique(passages.ids, axis=0)) == 40
 
 
+def test_uneven_documents_are_kept_apart_where_they_can_be(documents, tokenizer):
+    """6 windows and three times 2: most random halves of the documents have fewer than 6."""
+    text = tokenizer.decode([i for d in documents[:4] for i in tokenizer(d.text)["input_ids"]])
+    ids = tokenizer(text)["input_ids"]
+    bounds = [(0, 6), (6, 8), (8, 10), (10, 12)]
+    parts = [Document(str(a), tokenizer.decode(ids[40 * a : 40 * b])) for a, b in bounds]
+    for seed in range(5):
+        passages = make_passages(parts, tokenizer, DataConfig(n_passages=5, length=38, seed=seed))
+        assert passages.split_level == "document"
+
+
 def test_too_few_passages_say_what_there_is(documents, tokenizer):
     few = documents[:3]
     have = len(windows(few, tokenizer, 128)[0])

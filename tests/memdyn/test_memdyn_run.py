@@ -1,27 +1,33 @@
 """Whole runs: what they store, how they resume, how they end when something is wrong."""
 
 import csv
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
 from memdyn_cases import SMALL, results, same, small, tables
 
-from memdyn.config import METRICS
+from memdyn.config import METRICS, ModelConfig, tiny
 from memdyn.data import make_passages
 from memdyn.measure import Evaluation, Seconds
 from memdyn.model import make_model, make_tokenizer
 from memdyn.records import Records
 from memdyn.summary import COLUMNS
-from memdyn.train import _explaining_out_of_memory
+from memdyn.train import _explaining_out_of_memory, run
 from plugins import api
 from plugins.lm.corpora import load_corpus
+from plugins.lm.models import load_lm
+from plugins.lm.tokenizers import byte_bpe
 from plugins.load import load_sweep, load_table
+from plugins.merge import merge
 
 EPOCHS = [0, 1, 2, 4]
 
@@ -91,7 +97,7 @@ def test_killed_run_goes_on_to_the_same_numbers(undisturbed, tmp_path, root, dam
     process = subprocess.Popen(
         [*command, f"--output={tmp_path}"], stderr=subprocess.PIPE, text=True
     )
-    while not (found := sorted(tmp_path.glob("work/*/checkpoints/epoch-00002.pt"))):
+    while not (found := sorted(tmp_path.glob("work/*/checkpoints/*/epoch-00002.pt"))):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
@@ -127,9 +133,68 @@ def test_restarts_of_a_constant_rate_are_the_continuous_training(undisturbed, tm
     assert not one.filter(~at)["nll"].equals(other.filter(~at)["nll"])
 
 
+def stopped_after(cfg, workdir, epoch):
+    """The run up to a measured epoch."""
+
+    def stop(fraction):
+        if fraction * max(cfg.schedule.epochs) > epoch:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(cfg, workdir, stop)
+
+
+@pytest.mark.parametrize("changed", ["text", "weights"])
+def test_checkpoints_of_another_text_or_model_do_not_count(tmp_path, changed):
+    """Whose path stayed the same between two attempts of one run."""
+    text = load_corpus("state_of_the_union")
+    path, folder = tmp_path / "a.jsonl", tmp_path / "model"
+
+    def write(documents, seed):
+        path.write_text("\n".join(json.dumps({"text": d.text}) for d in documents))
+        lm = load_lm("tiny", tiny=tiny(small().model, 24, 0.0), seed=seed)
+        lm.model.save_pretrained(folder)
+        byte_bpe(text[:9], 300).save_pretrained(folder)
+
+    cfg = small(model=ModelConfig(source="hf", path=str(folder)))
+    cfg = replace(cfg, data=replace(cfg.data, corpus="file", path=str(path)))
+    write(text[:20], seed=0)
+    stopped_after(cfg, tmp_path / "first", 2)
+    write(*((text[20:40], 0) if changed == "text" else (text[:20], 1)))
+    again, fresh = run(cfg, tmp_path / "first"), run(cfg, tmp_path / "fresh")
+    assert again.tables["layers"] == fresh.tables["layers"]
+    assert again.tables["passages"]["nll"] == fresh.tables["passages"]["nll"]
+    digests = ("data_sha256", "model_sha256")
+    assert [again.scalars[n] for n in digests] == [fresh.scalars[n] for n in digests]
+
+
+def test_resumed_run_counts_by_its_own_threshold(tmp_path):
+    cfg = small()
+    stopped_after(cfg, tmp_path, 2)
+    result = run(replace(cfg, threshold=0.01), tmp_path)
+    accuracy = np.array(result.tables["passages"]["accuracy"])
+    assert np.array_equal(result.tables["passages"]["memorized"], accuracy >= 0.01)
+    words = (tmp_path / "summary_report.txt").read_text().split()
+    assert "at least 0.01." in " ".join(words)
+    with open(tmp_path / "training_summary.csv", newline="") as file:
+        rates = [float(line["memorization_rate"]) for line in csv.DictReader(file)]
+    assert rates == result.curves["memorization_rate"]
+
+
+def test_checkpoint_that_cannot_be_read_now_is_not_thrown_away(tmp_path, monkeypatch):
+    cfg = small()
+    stopped_after(cfg, tmp_path, 2)
+    [*_, last] = sorted(tmp_path.glob("checkpoints/*/*.pt"))
+    last.rename(last.with_suffix(".aside"))
+    last.mkdir()  # IsADirectoryError, as any other OSError
+    with pytest.raises(OSError, match="directory"):
+        run(cfg, tmp_path)
+    assert last.exists()
+
+
 def test_checkpoints_are_kept_on_demand(undisturbed, tmp_path):
     sweep(tmp_path, "checkpoint.keep=all")
-    names = sorted(path.name for path in tmp_path.glob("artifacts/*/checkpoints/*.pt"))
+    names = sorted(path.name for path in tmp_path.glob("artifacts/*/checkpoints/*/*.pt"))
     assert names == [f"epoch-{epoch:05d}.pt" for epoch in EPOCHS]
     assert not list(undisturbed.glob("artifacts/**/*.pt"))
     [run_id] = load_sweep(tmp_path)["run_id"]
@@ -143,6 +208,28 @@ def test_diverged_run_keeps_its_epochs(tmp_path):
     assert found["step"] == [0]
     assert (found["diverged_epoch"], found["diverged_step"]) == (1, 1)
     assert load_table(tmp_path, name="passages")["epoch"].unique().to_list() == [0]
+
+
+def test_model_that_the_last_update_broke_has_diverged(tmp_path):
+    report = sweep(tmp_path, "schedule.epochs=[1]", "lr=1e30", "batch_size=6")
+    assert (report.ok, report.diverged) == (0, 1)
+    assert load_sweep(tmp_path)["nan_states"].item() > 0
+
+
+def test_merge_of_equal_runs_finds_them_equal(undisturbed, tmp_path):
+    """Although they took other times; other passages under one path it names."""
+    sweep(tmp_path / "b")
+    report = merge([undisturbed, tmp_path / "b"], tmp_path / "c", keep="error")
+    assert (report.runs, report.overlapping, report.differing) == (1, 1, ())
+
+
+def test_passages_longer_than_the_model_takes(tmp_path):
+    lm = load_lm("tiny", tiny=tiny(small().model, 20, 0.0))
+    lm.model.save_pretrained(tmp_path)
+    byte_bpe(load_corpus("state_of_the_union")[:9], 300).save_pretrained(tmp_path)
+    cfg = small(model=ModelConfig(source="hf", path=str(tmp_path)))
+    with pytest.raises(ValueError, match=r"data\.length=24: .* takes at most 20"):
+        run(cfg, tmp_path / "work")
 
 
 def test_too_few_passages_fail_the_run_before_the_model_loads(tmp_path):
@@ -206,6 +293,8 @@ def test_out_of_memory_says_what_to_lower(error):
         ("schedule.epochs=[-1,3]", r"schedule.epochs must be a list of integers >= 0, got \[-1, 3"),
         ("schedule.mode=once", "schedule.mode must be one of continuous, restart, got 'once'"),
         ("metrics=[nv,nv_rell]", "memdyn has no metric 'nv_rell'; did you mean 'nv_rel'"),
+        ("metrics=[]", "metrics must name at least one"),
+        ("callbacks=[{lr_decay:{every:5,factor:x}}]", "factor must be finite and > 0, got x"),
         ("callbacks=[lr_decay]", "callback 'lr_decay' needs the parameter 'every'"),
         ("memdyn/mode=quik", "quik"),
         ("model.source=gpt2", "model.source must be one of tiny, smollm2, hf, got 'gpt2'"),
