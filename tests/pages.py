@@ -22,7 +22,8 @@ def commands(root, page="README.md"):
 def run(root, folder, command, site=""):
     where = {"python": [sys.executable]}
     command = [*where.get(command[0], [command[0]]), *command[1:]]
-    command = [str(root / "sweep.py") if word == "sweep.py" else word for word in command]
+    ours = ("sweep.py", "docs/")
+    command = [str(root / word) if word.startswith(ours) else word for word in command]
     done = subprocess.run(
         command,
         cwd=folder,
