@@ -26,8 +26,8 @@ from plugins.lm.devices import resolve_device
 from plugins.result import RunResult
 
 SUMMARY, REPORT = "training_summary.csv", "summary_report.txt"
-_MEMORY = ("out of memory", "allocate memory", "not enough memory")
-_OUT_OF_MEMORY = (  # what torch says of it in a bare RuntimeError, on the CPU and elsewhere
+_MEMORY = ("out of memory", "allocate memory", "not enough memory")  # in torch's RuntimeErrors
+_OUT_OF_MEMORY = (
     "out of memory ({}); lower micro_batch, eval_batch or data.length, take a smaller model, or "
     "model.dtype=bfloat16; with another micro_batch or eval_batch the same command goes on from "
     "the last measured epoch"
