@@ -1,11 +1,11 @@
 """Schema of the experiment `dln/train`: one deep linear network learns a linear teacher."""
 
-import math
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
 from plugins.experiment import BaseConfig, Experiment, register_experiment
+from plugins.fields import at_least, finite, one_of
 
 DTYPES = ("float32", "float64")
 INITS = ("normal", "aligned")
@@ -34,12 +34,11 @@ class ModelConfig:
 
     def __post_init__(self):
         for name in ("in_dim", "out_dim", "hidden_dim"):
-            _at_least(self, name, 1)
+            at_least(self, name, 1)
         for name in ("num_hidden", "model_seed"):
-            _at_least(self, name, 0)
-        _finite(self, "gamma", positive=True)
-        if self.init not in INITS:
-            raise ValueError(f"init must be one of {', '.join(INITS)}, got {self.init!r}")
+            at_least(self, name, 0)
+        finite(self, "gamma", positive=True)
+        one_of(self, "init", INITS)
         if self.init == "aligned" and self.num_hidden and self.hidden_dim < self.in_dim:
             raise ValueError(
                 f"init=aligned needs hidden_dim >= in_dim, got {self.hidden_dim} and {self.in_dim}"
@@ -60,11 +59,11 @@ class DataConfig:
 
     def __post_init__(self):
         for name in ("train_samples", "test_samples"):
-            _at_least(self, name, 1)
-        _at_least(self, "data_seed", 0)
-        _finite(self, "noise_std")
+            at_least(self, name, 1)
+        at_least(self, "data_seed", 0)
+        finite(self, "noise_std")
         if self.d_active is not None:
-            _at_least(self, "d_active", 1)
+            at_least(self, "d_active", 1)
 
 
 @dataclass
@@ -80,10 +79,10 @@ class TrainingConfig:
     track_train_loss: bool = False  # also record the loss on the whole noisy train set
 
     def __post_init__(self):
-        _finite(self, "lr")
+        finite(self, "lr")
         if self.batch_size is not None:
-            _at_least(self, "batch_size", 1)
-        _at_least(self, "batch_seed", 0)
+            at_least(self, "batch_size", 1)
+        at_least(self, "batch_seed", 0)
 
 
 @dataclass
@@ -103,10 +102,9 @@ class TrainConfig(BaseConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        _at_least(self, "max_steps", 0)
-        _at_least(self, "num_evaluations", 1)
-        if self.dtype not in DTYPES:
-            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+        at_least(self, "max_steps", 0)
+        at_least(self, "num_evaluations", 1)
+        one_of(self, "dtype", DTYPES)
 
 
 def layer_shapes(model: ModelConfig) -> list[tuple[int, int]]:
@@ -118,18 +116,6 @@ def layer_shapes(model: ModelConfig) -> list[tuple[int, int]]:
 def n_params(model: ModelConfig) -> int:
     """Number of weights P."""
     return sum(rows * cols for rows, cols in layer_shapes(model))
-
-
-def _at_least(config: Any, name: str, least: int) -> None:
-    if getattr(config, name) < least:
-        raise ValueError(f"{name} must be an integer >= {least}, got {getattr(config, name)}")
-
-
-def _finite(config: Any, name: str, *, positive: bool = False) -> None:
-    value = getattr(config, name)
-    if not math.isfinite(value) or value < 0 or (positive and value == 0):
-        bound = "> 0" if positive else ">= 0"
-        raise ValueError(f"{name} must be finite and {bound}, got {value}")
 
 
 register_experiment(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from plugins.experiment import BaseConfig, Experiment, register_experiment
+from plugins.fields import at_least, finite, one_of
 from plugins.lm.models import Tiny
 
 DTYPES = ("float32", "bfloat16")
@@ -29,13 +30,13 @@ class ModelConfig:
     init_range: float = 0.06  # standard deviation of initial weights, > 0
 
     def __post_init__(self):
-        _one_of(self, "dtype", DTYPES)
-        _at_least(self, "layers", 2)
-        _at_least(self, "width", HEADS)
-        _at_least(self, "vocab", 257)
+        one_of(self, "dtype", DTYPES)
+        at_least(self, "layers", 2)
+        at_least(self, "width", HEADS)
+        at_least(self, "vocab", 257)
         if self.width % HEADS:
             raise ValueError(f"width must be a multiple of {HEADS}, got {self.width}")
-        _finite(self, "init_range", positive=True)
+        finite(self, "init_range", positive=True)
 
 
 @dataclass
@@ -50,9 +51,9 @@ class DataConfig:
     length: int = 128  # tokens of a passage, >= 20
 
     def __post_init__(self):
-        _at_least(self, "seed", 0)
-        _at_least(self, "n_passages", 1)
-        _at_least(self, "length", 20)
+        at_least(self, "seed", 0)
+        at_least(self, "n_passages", 1)
+        at_least(self, "length", 20)
 
 
 @dataclass
@@ -64,7 +65,7 @@ class ScheduleConfig:
     epochs: list[int] = field(default_factory=lambda: [0, 1, 3, 5, 8, 10, 12, 15, 20])  # 0 is added
 
     def __post_init__(self):
-        _one_of(self, "mode", MODES)
+        one_of(self, "mode", MODES)
         if not self.epochs or min(self.epochs) < 0:
             raise ValueError(f"epochs must be a list of integers >= 0, got {self.epochs}")
         self.epochs = sorted({0, *self.epochs})
@@ -79,7 +80,7 @@ class CheckpointConfig:
     keep: str | None = "last"
 
     def __post_init__(self):
-        _one_of(self, "keep", KEEP)
+        one_of(self, "keep", KEEP)
 
 
 @dataclass
@@ -113,24 +114,24 @@ class TrainConfig(BaseConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        _at_least(self, "seed", 0)
+        at_least(self, "seed", 0)
         for name in ("batch_size", "micro_batch"):
             if getattr(self, name) is not None:
-                _at_least(self, name, 1)
+                at_least(self, name, 1)
         for name in ("k_neighbors", "position_stride", "eval_batch"):
-            _at_least(self, name, 1)
-        _at_least(self, "skip_positions", 0)
+            at_least(self, name, 1)
+        at_least(self, "skip_positions", 0)
         if self.lr is not None:
-            _finite(self, "lr", positive=True)
-        _finite(self, "weight_decay")
-        _finite(self, "min_effect", positive=True)
+            finite(self, "lr", positive=True)
+        finite(self, "weight_decay")
+        finite(self, "min_effect", positive=True)
         if self.betas is not None and (
             len(self.betas) != 2 or not all(0 <= b < 1 for b in self.betas)
         ):
             raise ValueError(f"betas must be two numbers in [0, 1), got {self.betas}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
-        _one_of(self, "lr_schedule", LR_SCHEDULES)
+        one_of(self, "lr_schedule", LR_SCHEDULES)
         for name in ("prompt_fraction", "alpha"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in (0, 1), got {getattr(self, name)}")
@@ -154,24 +155,6 @@ def tiny(model: ModelConfig, length: int, dropout: float) -> Tiny:
     rates = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), dropout)
     config = {"n_positions": length, "initializer_range": model.init_range, **sizes, **rates}
     return Tiny("gpt2", config, model.vocab)
-
-
-def _one_of(config: Any, name: str, known: tuple[str | None, ...]) -> None:
-    if getattr(config, name) not in known:
-        accepted = ", ".join("null" if value is None else value for value in known)
-        raise ValueError(f"{name} must be one of {accepted}, got {getattr(config, name)!r}")
-
-
-def _at_least(config: Any, name: str, least: int) -> None:
-    if getattr(config, name) < least:
-        raise ValueError(f"{name} must be an integer >= {least}, got {getattr(config, name)}")
-
-
-def _finite(config: Any, name: str, *, positive: bool = False) -> None:
-    value = getattr(config, name)
-    if not math.isfinite(value) or value < 0 or (positive and value == 0):
-        bound = "> 0" if positive else ">= 0"
-        raise ValueError(f"{name} must be finite and {bound}, got {value}")
 
 
 register_experiment(

@@ -11,13 +11,13 @@ STDLIB = sys.stdlib_module_names
 HYDRA = {"hydra", "omegaconf", "yaml"}
 PLUGINS = HYDRA | {"plugins", "numpy", "polars", "pyarrow", "rich", "submitit"}
 FAMILY = {"numpy", "scipy", "torch", "omegaconf"}
-FAMILY_MACHINERY = {"plugins.registry", "plugins.experiment", "plugins.result"}
+FAMILY_MACHINERY = {f"plugins.{name}" for name in ("registry", "experiment", "fields", "result")}
 LM = {"torch", "transformers", "tokenizers", "huggingface_hub"}  # of families of language models
 LM_MACHINERY = {f"plugins.lm.{name}" for name in ("corpora", "devices", "models", "windows")}
 ANALYSIS = {"analysis", "polars", "numpy", "scipy", "matplotlib"}
 FAMILIES = {"dln": FAMILY_MACHINERY, "memdyn": FAMILY_MACHINERY | LM_MACHINERY}
 ANALYSIS_MACHINERY = {"plugins.load", "plugins.registry", *(f"{name}.theory" for name in FAMILIES)}
-PURE = ("registry", "result", "leaves", "identity", "overrides", "axes", "interpolation",
+PURE = ("registry", "result", "fields", "leaves", "identity", "overrides", "axes", "interpolation",
         "instances", "composition", "plan")  # fmt: skip
 EFFECTS = {"plugins.store", "plugins.merge", "plugins.load", "plugins.worker", "plugins.parts",
            "plugins.fold", "plugins.driver", "plugins.execution", "plugins.atomic", "os", "time",

@@ -15,6 +15,7 @@ import pytest
 import torch
 from memdyn_cases import SMALL, results, same, small, tables
 
+from analysis import over_seeds
 from memdyn.config import METRICS, ModelConfig, tiny
 from memdyn.data import make_passages
 from memdyn.measure import Evaluation, Seconds
@@ -83,6 +84,20 @@ def test_summary_has_a_line_per_epoch(undisturbed):
     gap = [float(x["mean_novel_perplexity"]) - float(x["mean_training_perplexity"]) for x in lines]
     assert gap == pytest.approx([float(line["perplexity_gap"]) for line in lines])
     assert path.with_name("summary_report.txt").read_text().strip()
+
+
+def test_sweep_over_seeds_and_rates_is_completed_and_averaged(tmp_path):
+    axes = ["lr=0.001,0.003", "schedule.epochs=[1]"]
+    assert sweep(tmp_path, "seed=0", *axes).ok == 2
+    report = sweep(tmp_path, "seed=0..3", *axes)
+    assert (report.planned, report.done_before, report.ok) == (6, 2, 4)
+    runs = load_sweep(tmp_path)
+    assert load_table(tmp_path, name="passages").height == 6 * 2 * 12
+    curves = over_seeds(runs, "geo_training_perplexity", by="lr").curves
+    assert curves["lr"].to_list() == [0.001, 0.001, 0.003, 0.003]
+    assert set(curves["n"]) == {3}
+    own = runs.filter(lr=0.003)["geo_training_perplexity"].list.get(1)
+    assert curves["mean"][3] == pytest.approx(own.mean())
 
 
 def test_same_config_gives_the_same_numbers(undisturbed, tmp_path):
