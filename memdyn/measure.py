@@ -14,7 +14,7 @@ from memdyn.config import TrainConfig, measured_positions, prompt_length
 from memdyn.data import Passages
 from memdyn.records import Records
 from memdyn.reproduction import extractable, reproduce, reproduction_columns, teacher_forced
-from memdyn.states import LayerStates, recording_states
+from memdyn.states import LayerStates, Values, recording_states
 from memdyn.theory import GROUPS
 from plugins.lm.models import LM
 from plugins.registry import split_spec
@@ -109,6 +109,9 @@ class Evaluation:
         of_passages = {}
         for name, metric in self.metrics.items():
             values = metric(layer_states)
+            if not isinstance(values, Values):
+                kind = type(values).__name__
+                raise TypeError(f"metric {name!r} returned a {kind}, not memdyn.states.Values")
             of_group = values.group * torch.nan if is_broken else values.group
             rows = {"group": list(GROUPS), "metric": name, "value": of_group.tolist()}
             records.append("layers", where | rows)

@@ -60,10 +60,14 @@ def _is_finite(row: Mapping[str, Any]) -> bool:
     return loss is not None and np.isfinite(loss)
 
 
-def report(cfg: TrainConfig, records: Records) -> str:
+def report(cfg: TrainConfig, records: Records, *, diverged: bool = False) -> str:
     """summary_report.txt"""
     return generate_summary_report(
-        records.long(), threshold=cfg.threshold, alpha=cfg.alpha, min_effect=cfg.min_effect
+        records.long(),
+        threshold=cfg.threshold,
+        alpha=cfg.alpha,
+        min_effect=cfg.min_effect,
+        diverged=diverged,
     )
 
 

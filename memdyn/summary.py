@@ -74,7 +74,8 @@ def summary_rows(records: Records, threshold: float) -> list[dict[str, Any]]:
                 row[f"mean_{name}_perplexity"] = np.exp(nll).mean()
                 row[f"median_{name}_perplexity"] = float(np.median(np.exp(nll)))
                 row[f"geo_{name}_perplexity"] = np.exp(nll.mean())
-        row["perplexity_gap"] = row["mean_novel_perplexity"] - row["mean_training_perplexity"]
+        with np.errstate(invalid="ignore"):  # both infinite
+            row["perplexity_gap"] = row["mean_novel_perplexity"] - row["mean_training_perplexity"]
         best = layer_correlations(layers, epoch) if layers else None
         if best and best.best_layer is not None:
             at = list(best.layers).index(best.best_layer)

@@ -59,6 +59,7 @@ def run(
         if state:
             records, seconds = Records(state["records"]), Seconds(**state["seconds"])
             evaluation.nan_states = state["nan_states"]
+            print(f"goes on after epoch {records.epochs[-1]}", file=sys.stderr)
         print(f"{workdir / SUMMARY} and {REPORT} beside it grow with every epoch", file=sys.stderr)
         write_summary(workdir / SUMMARY, summary_rows(records, cfg.threshold))
         if records.epochs:
@@ -107,7 +108,7 @@ def run(
                 },
             )
     kept = checkpoints.files() if cfg.checkpoint.keep == "all" else []
-    return outcome(
+    result = outcome(
         cfg,
         passages,
         records,
@@ -120,6 +121,9 @@ def run(
         diverged=diverged,
         artifacts=[workdir / SUMMARY, workdir / REPORT, *kept],
     )
+    if result.status == "diverged":
+        (workdir / REPORT).write_text(report(cfg, records, diverged=True))
+    return result
 
 
 @contextmanager

@@ -122,7 +122,8 @@ def _write(
     summary = training_summary(store, run, data, settings["threshold"])
     summary.write_csv(folder / SUMMARY)
     print(f"{folder / SUMMARY}: A line per measured epoch.")
-    report = generate_summary_report(data, **settings)
+    is_diverged = run["status"] == "diverged"
+    report = generate_summary_report(data, **settings, diverged=is_diverged)
     (folder / REPORT).write_text(report)
     print(f"{folder / REPORT}: The answer, then every analysis.")
     return summary, report

@@ -80,8 +80,9 @@ def from_store(function: Callable) -> Callable:
         if "layer_idx" in kwargs:
             kwargs["layer"] = kwargs.pop("layer_idx")
         if isinstance(data, str | Path):
-            run_id = choose_run(runs_of(data), run_id, data)["run_id"]
-            settings = settings_of(data, run_id)
+            run = choose_run(runs_of(data), run_id, data)
+            run_id, is_diverged = run["run_id"], run["status"] == "diverged"
+            settings = settings_of(data, run_id) | {"diverged": is_diverged}
             own = {name: x for name, x in settings.items() if name in signature.parameters}
             kwargs = own | kwargs
             data = passage_data(data, run_id)

@@ -30,6 +30,10 @@ TRY = (
     "Fewer than 5 % are memorized, so the rest says little about memorization. Try fewer passages "
     "(data.n_passages), more epochs (schedule.epochs), or twice the learning rate (lr)."
 )
+DIVERGED = (
+    "* The training diverged: its loss or its likelihood is not finite any more. What follows are "
+    "the measured epochs, up to epoch {}. Try a smaller learning rate (lr)."
+)
 UNITS = (
     "All passages of a run share one model. The tests here say what differs between passages of "
     "this model; a claim about training needs at least 3 seeds, with the runs as units."
@@ -37,13 +41,19 @@ UNITS = (
 
 
 def generate_summary_report(
-    data: Any, *, threshold: float = 0.6, alpha: float = 0.05, min_effect: float = 0.1
+    data: Any,
+    *,
+    threshold: float = 0.6,
+    alpha: float = 0.05,
+    min_effect: float = 0.1,
+    diverged: bool = False,
 ) -> str:
     """The answer, then a section per analysis, warnings last. Lines to 100 characters.
 
     Needs epoch, passage_id and accuracy; what else is missing, null or measured at too few epochs
     is said in its place. The layer shown is the middle one, the analyses of layers and prediction
-    take nv_rel (nv where that was not measured). ValueError as `columns.grid`.
+    take nv_rel (nv where that was not measured). `diverged`: whether the training ended by that.
+    ValueError as `columns.grid`.
     """
     table = grid(data)
     middle = middle_layer(table.layers)
@@ -69,9 +79,12 @@ def generate_summary_report(
             predict_memorization(data, int(epoch), metric, threshold=threshold)
             for epoch in table.epochs[:2]
         ]
+    answer = list(_answer(table, memorized, shapes, onset, pattern, predictions))
+    if diverged:  # of the rest nothing is worth a headline
+        answer = [DIVERGED.format(table.epochs[-1]), answer[0]]
     contents = [
         ("MEMORIZATION AND COMPRESSION", [_what(table, threshold)]),
-        ("ANSWER", _answer(table, memorized, shapes, onset, pattern, predictions)),
+        ("ANSWER", answer),
         ("PROGRESS", sections.progress(table, memorized)),
         (f"COMPRESSION IN THE MIDDLE (layer {middle})", sections.trajectory(table, middle, shapes)),
         ("ONSET OF MEMORIZATION", sections.onset(onset, metric, middle, alpha)),

@@ -16,11 +16,13 @@ import torch
 from memdyn_cases import SMALL, results, same, small, tables
 
 from analysis import over_seeds
+from analysis.memdyn import generate_summary_report
 from memdyn.config import METRICS, ModelConfig, tiny
 from memdyn.data import make_passages
 from memdyn.measure import Evaluation, Seconds
 from memdyn.model import make_model, make_tokenizer
 from memdyn.records import Records
+from memdyn.registry import metrics
 from memdyn.summary import COLUMNS
 from memdyn.train import _explaining_out_of_memory, run
 from plugins import api
@@ -124,6 +126,7 @@ def test_killed_run_goes_on_to_the_same_numbers(undisturbed, tmp_path, root, dam
     again = subprocess.run([*command, f"--output={tmp_path}"], capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert ("is damaged and left out" in again.stderr) == damaged
+    assert "goes on after epoch" in again.stderr
     assert same(tmp_path, undisturbed)
     assert list((tmp_path / "work").iterdir()) == []
 
@@ -229,6 +232,17 @@ def test_model_that_the_last_update_broke_has_diverged(tmp_path):
     report = sweep(tmp_path, "schedule.epochs=[1]", "lr=1e30", "batch_size=6")
     assert (report.ok, report.diverged) == (0, 1)
     assert load_sweep(tmp_path)["nan_states"].item() > 0
+    [path] = tmp_path.glob("artifacts/*/summary_report.txt")
+    for text in (path.read_text(), generate_summary_report(tmp_path)):
+        assert "The training diverged" in text
+        assert "smaller learning rate" in " ".join(text.split())
+
+
+def test_metric_that_returns_something_else_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(metrics._functions, "mean_of_states", lambda states: states.Y.mean())
+    assert sweep(tmp_path, "metrics=[mean_of_states]").failed == 1
+    [error] = load_sweep(tmp_path, status=("failed",))["error"]
+    assert "metric 'mean_of_states' returned a Tensor, not memdyn.states.Values" in error
 
 
 def test_merge_of_equal_runs_finds_them_equal(undisturbed, tmp_path):
