@@ -199,7 +199,7 @@ def test_resumed_run_counts_by_its_own_threshold(tmp_path):
     assert rates == result.curves["memorization_rate"]
 
 
-def test_checkpoint_that_cannot_be_read_now_is_not_thrown_away(tmp_path, monkeypatch):
+def test_checkpoint_that_cannot_be_read_now_is_not_thrown_away(tmp_path):
     cfg = small()
     stopped_after(cfg, tmp_path, 2)
     [*_, last] = sorted(tmp_path.glob("checkpoints/*/*.pt"))
