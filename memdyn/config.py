@@ -110,7 +110,7 @@ class TrainConfig(BaseConfig):
     alpha: float = 0.05  # level of the tests, (0, 1); execution key
     min_effect: float = 0.1  # SDs that a rise or fall must have, > 0; execution key
     micro_batch: int | None = None  # passages at once; null: batch_size; execution key
-    eval_batch: int = 50  # passages at once when measuring, >= 1; execution key
+    eval_batch: int = 100  # passages at once when measuring, >= 1; execution key
 
     def __post_init__(self):
         super().__post_init__()
@@ -153,7 +153,13 @@ def tiny(model: ModelConfig, length: int, dropout: float) -> Tiny:
     """GPT-2 with four heads; 0.94 million parameters by default."""
     sizes = {"n_layer": model.layers, "n_embd": model.width, "n_head": HEADS}
     rates = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), dropout)
-    config = {"n_positions": length, "initializer_range": model.init_range, **sizes, **rates}
+    config = {
+        "n_positions": length,
+        "initializer_range": model.init_range,
+        "activation_function": "gelu_pytorch_tanh",  # GPT-2's, as one kernel
+        **sizes,
+        **rates,
+    }
     return Tiny("gpt2", config, model.vocab)
 
 

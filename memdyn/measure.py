@@ -41,12 +41,13 @@ class Evaluation:
         self.group = torch.arange(2).repeat_interleave(passages.n)
         self.metrics = {split_spec(spec)[0]: registry.metrics.resolve(spec) for spec in cfg.metrics}
         self.nan_states = 0
-        self._initial = self._forced(lm)[1]
+        self._at_start = self._forced(lm)
 
     def measure(self, lm: LM, epoch: int, records: Records, seconds: Seconds) -> None:
         """Append the epoch's rows to the tables passages, passage_layers and layers."""
         start = time.perf_counter()
-        scores, states = self._scores(lm)
+        forced, states = self._forced(lm) if epoch else self._at_start
+        scores = self._scores(lm, forced)
         middle = time.perf_counter()
         finite = torch.stack([s.isfinite().all(1).view(len(self.ids), -1) for s in states])
         self.nan_states += int((~finite).sum())
@@ -69,22 +70,23 @@ class Evaluation:
         seconds.eval += middle - start
         seconds.geometry += time.perf_counter() - middle
 
-    def _scores(self, lm: LM) -> tuple[dict[str, Sequence], list[Tensor]]:
-        """Columns of the passages; states [tokens, d] after each block."""
+    def _scores(self, lm: LM, forced: dict[str, Sequence]) -> dict[str, Sequence]:
+        """Columns of the passages."""
         prompt, batch = prompt_length(self.cfg), self.cfg.eval_batch
-        generated = reproduce(lm.model, self.ids, prompt, batch=batch)
+        generated = self.ids[:, prompt:].clone()
+        # A target whose every token is the likeliest after the true ones is generated as it is.
+        is_wrong = torch.from_numpy(forced["tf_accuracy"] < 1)
+        generated[is_wrong] = reproduce(lm.model, self.ids[is_wrong], prompt, batch=batch)
         extracted = {
             f"extractable_k{k}": extractable(lm.model, self.ids, k, batch=batch)
             for k in EXTRACTION_PROMPTS
         }
         nulls = [None] * len(self.ids)
-        forced, states = self._forced(lm)
-        scores = (
+        return (
             reproduction_columns(self.ids, generated, prompt, self.eos)
             | {name: nulls if hits is None else hits.tolist() for name, hits in extracted.items()}
             | forced
         )
-        return scores, states
 
     def _forced(self, lm: LM) -> tuple[dict[str, Sequence], list[Tensor]]:
         """Likelihoods and states, of the same pass."""
@@ -100,7 +102,7 @@ class Evaluation:
         layer_states = LayerStates(
             X.nan_to_num(0, 0, 0),
             Y.nan_to_num(0, 0, 0),
-            self._initial[layer + 1],
+            self._at_start[1][layer + 1],
             torch.arange(len(self.ids), device=X.device).repeat_interleave(len(self.positions)),
             self.group.to(X.device),
             self.cfg.k_neighbors,

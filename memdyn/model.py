@@ -54,7 +54,7 @@ def make_optimizer(cfg: TrainConfig, model: nn.Module) -> torch.optim.AdamW:
     lr = cfg.lr or (2e-3 if is_tiny else 5e-5)
     betas = cfg.betas or ((0.9, 0.95) if is_tiny else (0.9, 0.999))
     return torch.optim.AdamW(
-        model.parameters(), lr=lr, betas=tuple(betas), weight_decay=cfg.weight_decay
+        model.parameters(), lr=lr, betas=tuple(betas), weight_decay=cfg.weight_decay, fused=True
     )
 
 

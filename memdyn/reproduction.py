@@ -14,7 +14,7 @@ from torch import Tensor, nn
 PREFIXES = (5, 10, 20, 50)  # tokens of the target
 SUFFIX = 50  # tokens that are to be extracted
 FIRST = 5  # of these, looked at alone first
-CPU_BATCH = 10  # passages in a pass over all their tokens; more do not fit into a CPU's caches
+CPU_TOKENS = 1280  # in a pass over whole passages; more do not fit into a CPU's caches
 
 
 # no_grad, not inference_mode: buffers that a model makes here are used again in training.
@@ -112,10 +112,10 @@ def extractable(
 
 
 def passes(model: nn.Module, ids: Tensor, batch: int) -> Iterator[tuple[slice, Tensor]]:
-    """Rows of ids [N, T] and these on the model's device, `batch` at a time; on a CPU CPU_BATCH at
-    most."""
+    """Rows of ids [N, T] and these on the model's device, `batch` at a time; on a CPU those of
+    CPU_TOKENS at most."""
     device = next(model.parameters()).device
-    size = min(batch, CPU_BATCH) if device.type == "cpu" else batch
+    size = min(batch, max(1, CPU_TOKENS // ids.shape[1])) if device.type == "cpu" else batch
     for start in range(0, len(ids), size):
         at = slice(start, start + size)
         yield at, ids[at].to(device)

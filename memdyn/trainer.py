@@ -105,4 +105,5 @@ def token_losses(model: torch.nn.Module, ids: Tensor) -> Tensor:
     """-ln p of tokens 2 .. T in nats: ids [B, T] -> [B, T - 1] float32, on the model's device."""
     ids = ids.to(next(model.parameters()).device)
     logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
-    return cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
+    losses = cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+    return losses.view(len(ids), -1)

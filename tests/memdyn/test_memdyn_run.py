@@ -287,13 +287,16 @@ def test_states_that_are_not_finite_are_nulls_and_the_run_goes_on():
     passages = make_passages(documents, tokenizer, cfg.data)
     evaluation = Evaluation(cfg, lm, passages, tokenizer.eos_token_id)
 
+    spoilt = []
+
     def spoil(module, inputs, output):
         hidden = output[0] if isinstance(output, tuple) else output
-        if hidden.shape[:2] == (10, 24):  # the first of the passes over whole passages
+        if hidden.shape[:2] == (12, 24) and not spoilt:  # the first pass over whole passages
             hidden[7, 21] = float("nan")
+            spoilt.append(True)
 
     lm.blocks[2].register_forward_hook(spoil)  # runs before those that record
-    evaluation.measure(lm, 0, records, Seconds())
+    evaluation.measure(lm, 1, records, Seconds())
     assert evaluation.nan_states == 1
     assert [i for i, s in enumerate(records.tables["passages"]["geometry"]) if s != "ok"] == [7]
     by_layer = list(zip(*(records.tables["layers"][n] for n in ("layer", "value")), strict=True))
