@@ -160,7 +160,7 @@ def tiny(model: ModelConfig, length: int, dropout: float) -> Tiny:
         **sizes,
         **rates,
     }
-    return Tiny("gpt2", config, model.vocab)
+    return Tiny("gpt2", config, f"bpe:{model.vocab}")
 
 
 register_experiment(

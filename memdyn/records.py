@@ -1,9 +1,11 @@
 """What a run has measured so far: tables that grow by an epoch at a time."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+
+from plugins.lm.tables import append_rows
 
 TABLES = ("passages", "passage_layers", "layers", "epochs")  # epochs: one row each
 
@@ -17,12 +19,7 @@ class Records:
             self.tables[name] = {column: list(values) for column, values in columns.items()}
 
     def append(self, table: str, columns: Mapping[str, Any]) -> None:
-        """Rows; a scalar column holds for all of them. nan becomes null."""
-        lengths = {len(column) for column in columns.values() if _is_column(column)}
-        [n] = lengths or {1}
-        for name, column in columns.items():
-            values = _plain(column) if _is_column(column) else [column] * n
-            self.tables[table].setdefault(name, []).extend(values)
+        append_rows(self.tables[table], columns)
 
     @property
     def epochs(self) -> list[int]:
@@ -43,15 +40,6 @@ class Records:
         return {name: _numbers(column[row]) for name, column in passages.items()} | {
             name: _numbers(column) for name, column in layers.items()
         }
-
-
-def _is_column(value: Any) -> bool:
-    return isinstance(value, Sequence | np.ndarray) and not isinstance(value, str)
-
-
-def _plain(column: Sequence | np.ndarray) -> list:
-    values = column.tolist() if isinstance(column, np.ndarray) else list(column)
-    return [None if value != value else value for value in values]
 
 
 def _numbers(column: np.ndarray) -> np.ndarray:

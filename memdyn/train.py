@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 
 from memdyn import callbacks as callbacks  # registers them
-from memdyn.checkpoints import Checkpoints
 from memdyn.config import TrainConfig
 from memdyn.data import make_passages
 from memdyn.measure import Evaluation, Seconds
@@ -21,6 +20,7 @@ from memdyn.outcome import outcome, report
 from memdyn.records import Records
 from memdyn.summary import append_summary, summary_rows, write_summary
 from memdyn.trainer import Diverged, Trainer
+from plugins.lm.checkpoints import Checkpoints
 from plugins.lm.corpora import load_corpus
 from plugins.lm.devices import resolve_device
 from plugins.result import RunResult
@@ -54,7 +54,7 @@ def run(
         lm = make_model(cfg, device)
         evaluation = Evaluation(cfg, lm, passages, tokenizer.eos_token_id)
         digests = {"data_sha256": passages.sha256(), "model_sha256": lm.sha256()}
-        checkpoints = Checkpoints(cfg, workdir, list(digests.values()))
+        checkpoints = Checkpoints(workdir, "epoch", cfg.checkpoint.keep, list(digests.values()))
         records, seconds, state = Records(), Seconds(), checkpoints.load()
         if state:
             records, seconds = Records(state["records"]), Seconds(**state["seconds"])

@@ -1,17 +1,18 @@
 """Causal language models by the name of their source: a family's tiny one, SmolLM2, or the hub."""
 
 import hashlib
+import importlib
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
 from plugins.lm.cache import cached
 from plugins.lm.corpora import Document
-from plugins.lm.tokenizers import END_ID, byte_bpe
+from plugins.lm.tokenizers import END_ID, byte_bpe, raw_bytes
 
 SOURCES = ("tiny", "smollm2", "hf")
 _BLOCKS = ("transformer.h", "gpt_neox.layers", "model.layers")  # GPT-2, GPT-NeoX, Llama
@@ -34,15 +35,26 @@ class ModelUnavailable(OSError):
 
 @dataclass(frozen=True)
 class Tiny:
-    """A family's own small model, with random weights.
+    """A family's own small model.
 
     arch: a model_type of transformers ("gpt2"); config: the arguments of its config class but for
-    the vocabulary; vocab: tokens of the BPE tokenizer fitted on the documents.
+    the vocabulary; tokenizer: "bytes", or "bpe:<tokens>" fitted on the documents. pretrain: where
+    its training is, "module:function" called as (model, tokenizer, settings); the weights are
+    cached by this recipe, so `settings` hold all that decides them, seeds and a version included.
+    Without it weights are random.
     """
 
     arch: str
     config: Mapping[str, Any]
-    vocab: int
+    tokenizer: str
+    pretrain: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def vocab(self) -> int:
+        """Tokens."""
+        kind, _, n = self.tokenizer.partition(":")
+        return int(n) if kind == "bpe" else 256
 
 
 @dataclass(frozen=True)
@@ -80,6 +92,14 @@ def check_source(source: str, path: str | None, revision: str | None) -> None:
             raise ValueError(f"model.path={path}: no such file or folder; {_OFFLINE}")
 
 
+def check_quant(quant: str | None) -> None:
+    """Raises ValueError when 4 bits are asked for without what computes with them."""
+    if quant and importlib.util.find_spec("bitsandbytes") is None:
+        raise ValueError(
+            f"quant={quant} needs bitsandbytes: pip install bitsandbytes; or quant=none"
+        )
+
+
 def load_tokenizer(
     source: str,
     *,
@@ -90,7 +110,7 @@ def load_tokenizer(
 ) -> Any:
     """The model's tokenizer; tiny's is fitted on the documents. Raises ModelUnavailable."""
     if source == "tiny":
-        return byte_bpe(documents, tiny.vocab)
+        return raw_bytes() if tiny.tokenizer == "bytes" else byte_bpe(documents, tiny.vocab)
     from transformers import AutoTokenizer
 
     name, options = _place(source, path, revision)
@@ -106,33 +126,74 @@ def load_lm(
     tiny: Tiny | None = None,
     seed: int = 0,
     dtype: str = "float32",
+    quant: str | None = None,
     device: str = "cpu",
 ) -> LM:
     """A model in eval mode on the device.
 
-    source: "tiny" (weights drawn from `seed`), "smollm2" (SmolLM2-135M-Instruct from an installed
-    package, converted once), "hf" (`path`: hub id at `revision`, local folder or .gguf file).
-    dtype: "float32", "bfloat16". Raises ModelUnavailable, ValueError for an architecture whose
-    blocks are not known.
+    source: "tiny" (weights of its recipe, else drawn from `seed`), "smollm2"
+    (SmolLM2-135M-Instruct from an installed package, converted once), "hf" (`path`: hub id at
+    `revision`, local folder or .gguf file). dtype: "float32", "bfloat16". quant: "nf4" or "fp4",
+    the linear layers of its blocks in 4 bits, computing in `dtype`. Raises
+    ModelUnavailable, ValueError for an architecture whose blocks are not known.
     """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    if source == "tiny" and not tiny.pretrain:
+        model = _random(tiny, seed).to(getattr(torch, dtype))
+    else:
+        name, options = _place(source, path, revision, tiny)
+        if quant and "gguf_file" in options:
+            name, options = str(_converted(Path(name) / options["gguf_file"])), {}
+        options |= _quantize(quant, dtype, device) if quant else _dequantize(options)
+        with _reading(name):
+            model = AutoModelForCausalLM.from_pretrained(
+                name, dtype=getattr(torch, dtype), **options
+            )
+    model = (model if quant else model.to(device)).eval()
+    if quant:
+        keep_trainable(model)
+    return LM(model, decoder_blocks(model))
+
+
+def keep_trainable(model: Any) -> None:
+    """Keep bitsandbytes from repacking 4-bit weights for inference.
+
+    On CPUs with AVX512-BF16 one forward in eval mode would; the gradient through the layer is
+    wrong from then on, in training mode, too, with a warning at most (bitsandbytes 0.50).
+    """
+    from bitsandbytes.nn import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+
+
+def _random(tiny: Tiny, seed: int) -> Any:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    if source == "tiny":
-        ends = {"bos_token_id": END_ID, "eos_token_id": END_ID}
-        config = AutoConfig.for_model(tiny.arch, vocab_size=tiny.vocab, **ends, **tiny.config)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = AutoModelForCausalLM.from_config(config)
-        model = model.to(getattr(torch, dtype))
-    else:
-        name, options = _place(source, path, revision)
-        with _reading(name):
-            model = AutoModelForCausalLM.from_pretrained(
-                name, dtype=getattr(torch, dtype), **options, **_dequantize(options)
-            )
-    model = model.to(device).eval()
-    return LM(model, decoder_blocks(model))
+    ends = {"bos_token_id": END_ID, "eos_token_id": END_ID}
+    config = AutoConfig.for_model(tiny.arch, vocab_size=tiny.vocab, **ends, **tiny.config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return AutoModelForCausalLM.from_config(config)
+
+
+def _pretrained(tiny: Tiny) -> Path:
+    """A folder with the weights of a tiny model's recipe, trained at the first use."""
+    if tiny.tokenizer != "bytes":
+        raise ValueError(f"a pretrained tiny model reads bytes, not {tiny.tokenizer!r}")
+
+    def train(folder: Path) -> None:
+        _be_quiet()
+        module, _, function = tiny.pretrain.partition(":")
+        model = _random(tiny, 0)
+        getattr(importlib.import_module(module), function)(model, raw_bytes(), tiny.settings)
+        model.eval().save_pretrained(folder)
+
+    return cached("tiny", asdict(tiny), train)
 
 
 def decoder_blocks(model: Any) -> list[Any]:
@@ -153,8 +214,12 @@ def decoder_blocks(model: Any) -> list[Any]:
     )
 
 
-def _place(source: str, path: str | None, revision: str | None) -> tuple[str, dict[str, Any]]:
+def _place(
+    source: str, path: str | None, revision: str | None, tiny: Tiny | None = None
+) -> tuple[str, dict[str, Any]]:
     """What `from_pretrained` takes."""
+    if source == "tiny":
+        return str(_pretrained(tiny)), {}
     if source == "smollm2":
         return str(_smollm2()), {}
     local = Path(path).expanduser()
@@ -173,11 +238,23 @@ def _dequantize(options: Mapping[str, Any]) -> dict[str, Any]:
     return {"quantization_config": GgufConfig(dequantize=True)}
 
 
+def _quantize(quant: str, dtype: str, device: str) -> dict[str, Any]:
+    """What `from_pretrained` takes for 4 bits: blocks of 64, their scales quantized again."""
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=quant,
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, dtype),
+    )
+    return {"quantization_config": config, "device_map": {"": device}}
+
+
 @contextmanager
 def _reading(name: str) -> Iterator[None]:
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # a sweep has its own
+    _be_quiet()
     try:
         yield
     except (OSError, ImportError) as error:
@@ -185,21 +262,38 @@ def _reading(name: str) -> Iterator[None]:
         raise ModelUnavailable(f"model.path={name} cannot be read: {reason}; {_OFFLINE}") from error
 
 
+def _be_quiet() -> None:
+    """A sweep has a progress bar of its own."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
 def _smollm2() -> Path:
     """A folder with SmolLM2's weights as safetensors and its tokenizer, made at the first use."""
     file = _smollm2_file()
-
-    def convert(folder: Path) -> None:
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        options = {"gguf_file": file.name}
-        AutoTokenizer.from_pretrained(file.parent, **options).save_pretrained(folder)
-        options |= {"dtype": torch.float32, **_dequantize(options)}
-        AutoModelForCausalLM.from_pretrained(file.parent, **options).save_pretrained(folder)
-
+    key = {"package": distribution(_SMOLLM2).version}
     with _reading(_SMOLLM2):
-        return cached("smollm2", {"package": distribution(_SMOLLM2).version}, convert)
+        return cached("smollm2", key, lambda folder: _convert(file, folder))
+
+
+def _converted(file: Path) -> Path:
+    """A folder with the weights of a .gguf file as safetensors, made at its first use."""
+    with open(file, "rb") as opened:
+        key = {"gguf": hashlib.file_digest(opened, "sha256").hexdigest()}
+    with _reading(str(file)):
+        return cached("gguf", key, lambda folder: _convert(file, folder))
+
+
+def _convert(file: Path, folder: Path) -> None:
+    """Weights of a .gguf file in float32, and its tokenizer."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    options = {"gguf_file": file.name}
+    AutoTokenizer.from_pretrained(file.parent, **options).save_pretrained(folder)
+    options |= {"dtype": torch.float32, **_dequantize(options)}
+    AutoModelForCausalLM.from_pretrained(file.parent, **options).save_pretrained(folder)
 
 
 def _smollm2_file() -> Path:

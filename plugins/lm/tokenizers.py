@@ -40,6 +40,21 @@ def byte_bpe(documents: Sequence[Document], vocab: int) -> Any:
     return PreTrainedTokenizerFast(tokenizer_file=file, eos_token=_END, pad_token=_END)
 
 
+def raw_bytes() -> Any:
+    """A tokenizer of 256 tokens, the bytes; byte 0 is the end of text, which also pads."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    letters = bytes_to_unicode()  # of ByteLevel
+    vocab = {letters[byte]: byte for byte in range(256)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    end = letters[END_ID]
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=end, pad_token=end)
+
+
 def digest(documents: Sequence[Document]) -> str:
     """sha256 of ids and texts."""
     found = hashlib.sha256()

@@ -16,7 +16,7 @@ from plugins.lm.models import (
 )
 from plugins.lm.tokenizers import byte_bpe
 
-TINY = Tiny("gpt2", {"n_layer": 2, "n_embd": 8, "n_head": 2, "n_positions": 16}, 300)
+TINY = Tiny("gpt2", {"n_layer": 2, "n_embd": 8, "n_head": 2, "n_positions": 16}, "bpe:300")
 SIZES = {"hidden_size": 8, "num_hidden_layers": 3, "num_attention_heads": 2, "vocab_size": 50}
 
 

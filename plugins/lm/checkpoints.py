@@ -6,27 +6,29 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from memdyn.config import TrainConfig
-
 
 class Checkpoints:
-    """One file per measured epoch; the newest that can be read counts."""
+    """One file per epoch, or step, that is saved; the newest that can be read counts."""
 
-    def __init__(self, cfg: TrainConfig, workdir: Path, origin: Sequence[str]):
-        """`origin`: digests of the passages and of the initial weights. Files of a text or a model
-        of the same path that have changed since an earlier attempt are others."""
+    def __init__(self, workdir: Path, unit: str, keep: str | None, origin: Sequence[str]):
+        """`unit` names the files: "epoch", "step"; keep: last, all, None (none).
+
+        `origin`: digests of the data and of the initial weights. Files of a text or a model of the
+        same path that have changed since an earlier attempt are others.
+        """
         name = "-".join(digest[:8] for digest in origin)
-        self._keep, self._folder = cfg.checkpoint.keep, workdir / "checkpoints" / name
+        self._unit, self._keep = unit, keep
+        self._folder = workdir / "checkpoints" / name
 
-    def save(self, epoch: int, state: Mapping[str, Any]) -> None:
+    def save(self, n: int, state: Mapping[str, Any]) -> None:
         """Appears complete, by a rename. Of keep=last the one before stays, should this be damaged
         later."""
         if self._keep is None:
             return
+        import torch
+
         self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / f"epoch-{epoch:05d}.pt"
+        path = self._folder / f"{self._unit}-{n:05d}.pt"
         aside = path.with_suffix(".tmp")
         with open(aside, "wb") as file:
             torch.save(dict(state), file)
@@ -39,6 +41,8 @@ class Checkpoints:
 
     def load(self) -> dict[str, Any] | None:
         """The newest state that can be read, None to start anew; damaged ones are named."""
+        import torch
+
         for path in reversed(self.files()):
             try:
                 return torch.load(path, map_location="cpu", weights_only=True)
@@ -51,4 +55,4 @@ class Checkpoints:
 
     def files(self) -> list[Path]:
         """Oldest first."""
-        return sorted(self._folder.glob("epoch-*.pt"))
+        return sorted(self._folder.glob(f"{self._unit}-*.pt"))
