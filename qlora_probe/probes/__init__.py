@@ -1,0 +1,7 @@
+"""Probes of a training, one a file; importing this registers them."""
+
+import importlib
+import pkgutil
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
