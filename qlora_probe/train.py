@@ -11,6 +11,7 @@ from plugins.lm.checkpoints import Checkpoints
 from plugins.lm.devices import resolve_device
 from plugins.result import Curves, RunResult
 from qlora_probe import hooks, registry
+from qlora_probe import probes as probes  # registers them
 from qlora_probe.compare import compare, forgotten, max_new
 from qlora_probe.config import TrainConfig, lora_shape
 from qlora_probe.data import encode_all, sha256
@@ -58,8 +59,8 @@ def run(
         "model_sha256": model.sha256(),
     }
     with adapted(cfg, tokenizer, device) as lm:
-        probes = [registry.callbacks.resolve(spec)() for spec in cfg.callbacks]
-        trainer = Trainer(cfg, lm, train, held_out, probes)
+        listed = [registry.callbacks.resolve(spec)() for spec in cfg.callbacks]
+        trainer = Trainer(cfg, lm, train, held_out, listed)
         if trainer.n_steps < FEW_STEPS:
             print(
                 f"warning: {trainer.n_steps} updates are few: {len(train)} sequences by "
@@ -68,7 +69,7 @@ def run(
             )
         checkpoints = Checkpoints(workdir, "step", "last", list(digests.values()))
         seconds = 0.0
-        hooks.call(probes, "train_start", trainer)
+        hooks.call(listed, "train_start", trainer)
         if state := checkpoints.load():
             seconds = state["seconds"]
             trainer.load_state(state)
@@ -87,7 +88,7 @@ def run(
             status = "diverged"
         else:
             _answer(trainer, "tuned")
-            hooks.call(probes, "train_end", trainer)
+            hooks.call(listed, "train_end", trainer)
         scalars = {
             "seconds_train": time.perf_counter() - start,
             **_summary(trainer),

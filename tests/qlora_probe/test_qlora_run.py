@@ -247,3 +247,13 @@ def test_loss_between_two_adapters_ends_at_their_own(small, tmp_path):
     assert sweep(tmp_path, *other).failed == 1
     [error] = load_sweep(tmp_path, status=("failed",))["error"]
     assert "has not the lora.r and lora.targets of this run" in error
+
+
+def test_workers_share_a_sweep(small, undisturbed, sweep_cli, tmp_path):
+    changes = [x for x in small if not x.startswith("optim.lr")]
+    done = sweep_cli("-cn=qlora_probe", *changes, "optim.lr=1e-3,5e-3", "--workers=2", "--output=s")
+    assert done.returncode == 0, done.stderr
+    runs = load_sweep(tmp_path / "s").sort("optim.lr")
+    expected = load_sweep(undisturbed).row(0, named=True)
+    assert runs["train_loss"][1].to_list() == pytest.approx(expected["train_loss"], nan_ok=True)
+    assert runs["final_eval_loss"][0] > runs["final_eval_loss"][1]
