@@ -15,8 +15,17 @@ FAMILY_MACHINERY = {f"plugins.{name}" for name in ("registry", "experiment", "fi
 LM = {"torch", "transformers", "tokenizers", "huggingface_hub", "bitsandbytes"}
 LM_MACHINERY = {f"plugins.lm.{name}" for name in ("checkpoints", "corpora", "devices", "models",
                                                   "tables", "windows")}  # fmt: skip
-OWN = {"memdyn": {"rapidfuzz"}, "qlora_probe": {"transformers", "peft", "bitsandbytes",
-                                                "huggingface_hub", "pyarrow", "safetensors"}}  # fmt: skip
+OWN = {
+    "memdyn": {"rapidfuzz"},
+    "qlora_probe": {
+        "transformers",
+        "peft",
+        "bitsandbytes",
+        "huggingface_hub",
+        "pyarrow",
+        "safetensors",
+    },  # fmt: skip
+}
 ANALYSIS = {"analysis", "polars", "numpy", "scipy", "matplotlib"}
 FAMILIES = {
     "dln": FAMILY_MACHINERY,

@@ -1,0 +1,139 @@
+"""`python -m analysis.qlora_probe STORE -o DIR`: figures, answers and report of a sweep."""
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import matplotlib.pyplot as plt
+import polars as pl
+
+from analysis import qlora_probe
+from analysis.panels import run_name
+from analysis.qlora_probe.answers import as_text
+from analysis.qlora_probe.runs import NotMeasured, Run
+
+OVER_RUNS = {  # file name -> what draws a frame of runs
+    "loss_curves": qlora_probe.plot_loss_curves,
+    "final_loss": qlora_probe.plot_final_loss,
+    "ranks": qlora_probe.plot_ranks,
+    "forgetting_over_runs": qlora_probe.plot_forgetting_over_runs,
+}
+OF_A_RUN = {  # file name -> what draws one run
+    "forgetting": qlora_probe.plot_forgetting,
+    "grad_norm": qlora_probe.plot_grad_norm,
+    "sharpness": qlora_probe.plot_sharpness,
+    "noise_scale": qlora_probe.plot_noise_scale,
+    "landscape": qlora_probe.plot_landscape,
+    "line": qlora_probe.plot_line,
+    "kl_to_base": qlora_probe.plot_kl_to_base,
+    "drift": qlora_probe.plot_drift,
+    "spectrum": qlora_probe.plot_spectrum,
+    "inner_view": qlora_probe.plot_inner_view,
+}
+GENERATIONS, REPORT = "generations", "report.txt"
+_EXAMPLES = """\
+examples:
+  python -m analysis.qlora_probe outputs/qlora_lr_sweep -o outputs/qlora_lr_sweep/analysis
+  python -m analysis.qlora_probe outputs/qlora_extreme_lr -o figures --run 0123456789abcdef
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+    matplotlib.use("Agg")
+    store, output = arguments.store, arguments.output
+    try:
+        runs = qlora_probe.runs_of(store)
+        run = qlora_probe.load_run(store, arguments.run)
+        if not output.parent.is_dir():
+            raise FileNotFoundError(f"cannot write to {output}: no folder {output.parent}")
+        output.mkdir(exist_ok=True)
+        _draw(OVER_RUNS, runs, output)
+        if len(runs) > 1:
+            name = run_name(run.row)
+            print(f"\nof run {run.row['run_id']}, {name}; another one with --run:")
+        _draw(OF_A_RUN, run, output)
+        _write_generations(store, runs, output)
+        answers = qlora_probe.report(runs)
+        (output / REPORT).write_text(answers)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{output / REPORT}: What the runs answer.\n\n{answers}")
+    if len(runs) == 1:
+        _print_answers(run)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis.qlora_probe",
+        description="Write every figure that the runs of a sweep of qlora_probe allow, the answers "
+        "of base and tuned models, and a report.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("store", type=Path, metavar="STORE", help="folder of a sweep")
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="folder to write to, made if its parent is there",
+    )
+    parser.add_argument(
+        "--run",
+        metavar="ID",
+        help="the run whose own figures are drawn (default: the first that ended well)",
+    )
+    return parser
+
+
+def _draw(figures: Mapping[str, Callable], data: Any, output: Path) -> None:
+    """The figures that the data allow; a line for each that they do not."""
+    for name, draw in figures.items():
+        try:
+            axes = draw(data)
+        except NotMeasured as error:
+            print(f"no {name}.png: {error}", file=sys.stderr)
+            continue
+        figure = axes[0].figure if isinstance(axes, list) else axes.figure
+        path = output / f"{name}.png"
+        figure.savefig(path, dpi=150)
+        plt.close(figure)
+        print(f"{path}: {draw.__doc__.splitlines()[0]}")
+
+
+def _write_generations(store: Path, runs: pl.DataFrame, output: Path) -> None:
+    """generations.md and .csv; with several runs generations/<run_id>.md and .csv."""
+    path, n_written, missing = output / f"{GENERATIONS}.md", 0, []
+    for row in runs.filter(pl.col("status") != "failed").iter_rows(named=True):
+        if len(runs) > 1:
+            path = output / GENERATIONS / f"{row['run_id']}.md"
+        try:
+            qlora_probe.write_generations(Run(store, row), path)
+        except NotMeasured as error:
+            missing.append(error)
+        else:
+            n_written += 1
+    if missing:
+        more = f" (and {len(missing) - 1} more runs)" if len(missing) > 1 else ""
+        print(f"no {GENERATIONS}: {missing[0]}{more}", file=sys.stderr)
+    if n_written:
+        where = path if len(runs) == 1 else f"{path.parent}/, {n_written} runs"
+        print(f"{where}, .csv beside: Answers of base and tuned model to each prompt.")
+
+
+def _print_answers(run: Run) -> None:
+    try:
+        print(as_text(qlora_probe.paired_answers(run)))
+    except NotMeasured:  # said where generations.md is written
+        return
+
+
+if __name__ == "__main__":
+    sys.exit(main())

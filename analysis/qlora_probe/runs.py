@@ -1,0 +1,135 @@
+"""Runs of a store: all of them in a frame for figures over runs, one of them with its tables."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from analysis.curves import varying_keys
+from analysis.memdyn.runs import choose_run
+from plugins.load import load_sweep, load_sweep_config, load_table
+from plugins.registry import UnknownName
+
+EXPERIMENT = "qlora_probe/train"
+STATUS = ("ok", "diverged", "failed")
+MOST_GROUPS = 20  # that are told apart in a figure
+LR = "optim.lr"
+
+
+class NotMeasured(ValueError):
+    """A figure or an answer needs what no run has measured, or a key that no run varies."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: its row of `runs_of`, which names it by the keys that vary, and its tables."""
+
+    store: Path
+    row: dict[str, Any]
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        return load_sweep_config(self.store, self.row["run_id"])
+
+    def curve(self, name: str, probe: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Steps [n] and values [n], the finite ones. Raises NotMeasured where there are none."""
+        values = self.row.get(name)
+        if values is not None:
+            step, values = np.asarray(self.row["step"]), np.asarray(values, float)
+            known = np.isfinite(values)
+            if known.any():
+                return step[known], values[known]
+        raise NotMeasured(f"run {self.row['run_id']} has no curve {name}{_by(probe)}")
+
+    def table(self, name: str, probe: str | None = None) -> pl.DataFrame:
+        """Its rows, without run_id. Raises NotMeasured where there are none."""
+        try:
+            rows = load_table(self.store, name=name).filter(run_id=self.row["run_id"])
+        except UnknownName:
+            rows = pl.DataFrame()
+        if rows.is_empty():
+            raise NotMeasured(f"run {self.row['run_id']} has no table {name}{_by(probe)}")
+        return rows.drop("run_id")
+
+
+def _by(probe: str | None) -> str:
+    return f" (the probe {probe} writes it)" if probe else ""
+
+
+def runs_of(store: Path | str) -> pl.DataFrame:
+    """A row per run, failed ones too. A training that went wrong has the status diverged: its
+    loss is not finite at last, or its held-out loss 1.5 times what it was.
+
+    Raises FileNotFoundError for what is no store, ValueError where it holds no such run.
+    """
+    runs = load_sweep(store, status=STATUS).filter(experiment=EXPERIMENT)
+    if runs.is_empty():
+        raise ValueError(f"{store} holds no run of {EXPERIMENT}")
+    if "diverged" in runs.columns:
+        status = pl.when("diverged").then(pl.lit("diverged")).otherwise("status")
+        runs = runs.with_columns(status=status)
+    return runs
+
+
+def load_run(store: Path | str, run_id: str | None = None) -> Run:
+    """The run `run_id`, by default the first that ended well (else the first that ended).
+
+    Raises as `runs_of`, ValueError where all runs failed, UnknownName for a run not there.
+    """
+    runs = runs_of(store)
+    if run_id is not None:
+        return Run(Path(store), choose_run(runs, run_id, store))
+    ended = runs.filter(pl.col("status") != "failed")
+    if ended.is_empty():
+        raise ValueError(f"all {len(runs)} runs of {store} failed")
+    first = ended.sort(pl.col("status") != "ok", maintain_order=True)
+    return Run(Path(store), first.row(0, named=True))
+
+
+def leading_keys(runs: pl.DataFrame, *, without: Sequence[str] = ()) -> list[str]:
+    """Keys that tell the runs apart but for the seed, learning rate first.
+
+    As many as make groups that a figure can tell apart; a key whose values these keys, or those of
+    `without`, tell already is left out.
+    """
+    without = [key for key in without if key in runs.columns]
+    keys: list[str] = []
+    n_known = runs.select(without).n_unique() if without else 1
+    for key in sorted(varying_keys(runs), key=lambda key: key != LR):
+        if key.split(".")[-1] == "seed" or key in without:
+            continue
+        n = runs.select(*without, *keys, key).n_unique()
+        if n == n_known:
+            continue
+        if keys and runs.select(*keys, key).n_unique() > MOST_GROUPS:
+            break
+        keys.append(key)
+        n_known = n
+    return keys
+
+
+def parts_of(
+    frame: pl.DataFrame, by: Sequence[str]
+) -> Iterator[tuple[dict[str, Any], pl.DataFrame]]:
+    """The values of the keys and the rows that have them, sorted; all rows without keys."""
+    if not by:
+        yield {}, frame
+        return
+    for values, part in frame.sort(by, nulls_last=True).group_by(by, maintain_order=True):
+        yield dict(zip(by, values, strict=True)), part
+
+
+def is_measured(runs: pl.DataFrame, column: str) -> bool:
+    """Whether some run has it."""
+    return column in runs.columns and runs[column].count() > 0
+
+
+def require(runs: pl.DataFrame, *columns: str) -> None:
+    """Raises NotMeasured where no run has one of them."""
+    for column in columns:
+        if not is_measured(runs, column):
+            raise NotMeasured(f"none of the {len(runs)} runs has {column}")
