@@ -24,7 +24,7 @@ OWN = {
         "huggingface_hub",
         "pyarrow",
         "safetensors",
-    },  # fmt: skip
+    },
 }
 ANALYSIS = {"analysis", "polars", "numpy", "scipy", "matplotlib"}
 FAMILIES = {
