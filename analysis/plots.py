@@ -230,3 +230,16 @@ def _draw_crosses(ax: Axes, curve: pl.DataFrame, incomplete: pl.DataFrame, color
     ends = curve.filter(pl.col("step").is_in(last.implode()))
     if len(ends):
         ax.plot(ends["step"], ends["mean"], color=color, zorder=3, **CROSS)
+
+
+def legend_beside(ax: Axes, title: Sequence[str]) -> None:
+    """Right of the axes; the title says what line, band or point is."""
+    ax.legend(
+        title="\n".join(title),
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1),
+        borderaxespad=0,
+        fontsize="small",
+        title_fontsize="small",
+        alignment="left",
+    )

@@ -1,14 +1,18 @@
 """Runs in every form that figures take: a row, a frame, a result, a list, labelled groups."""
 
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from analysis.curves import config_columns
+from analysis.curves import config_columns, key_values, varying_keys
+from plugins.registry import UnknownName
 
 LABEL = "label"
+_LISTED = 20  # most runs that an error names
 
 
 def is_one_run(x: Any) -> bool:
@@ -74,3 +78,27 @@ def _keys_first(frame: pl.DataFrame, parts: Iterable[Iterable[str]]) -> pl.DataF
     """The config keys of all the parts before the curves, where a frame of load_sweep has them."""
     keys = list(dict.fromkeys(key for part in parts for key in config_columns(part)))
     return frame.select(*keys, pl.exclude(keys) if keys else pl.all())
+
+
+def choose_run(runs: pl.DataFrame, run_id: str | None, store: Path | str) -> dict[str, Any]:
+    """The row of `run_id`, or of the only run.
+
+    Raises UnknownName for a run that is not there, ValueError where none is named of several.
+    """
+    chosen = runs if run_id is None else runs.filter(run_id=run_id)
+    if len(chosen) == 1:
+        return chosen.row(0, named=True)
+    if run_id is None:
+        raise ValueError(f"{store} holds {len(runs)} runs: name one by its run_id{_listed(runs)}")
+    near = get_close_matches(run_id, runs["run_id"], 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise UnknownName(f"{store} holds no run {run_id!r}{hint}{_listed(runs)}")
+
+
+def _listed(runs: pl.DataFrame) -> str:
+    """A line per run: its id and what tells it from the others."""
+    rows = runs.select("run_id", *varying_keys(runs)).head(_LISTED).iter_rows(named=True)
+    lines = [f"{row.pop('run_id')}  {key_values(row)}" for row in rows]
+    if len(runs) > _LISTED:
+        lines.append(f"and {len(runs) - _LISTED} more")
+    return "".join(f"\n  {line}" for line in lines)

@@ -16,12 +16,12 @@ from analysis.memdyn.figures import FIGURES, create_all_visualizations
 from analysis.memdyn.over_seeds import plot_over_seeds
 from analysis.memdyn.runs import (
     SUMMARY,
-    choose_run,
     passage_data,
     runs_of,
     settings_of,
     training_summary,
 )
+from analysis.runs import choose_run
 from memdyn.theory import generate_summary_report
 
 REPORT = "summary_report.txt"

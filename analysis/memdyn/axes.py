@@ -58,19 +58,6 @@ def draw_band(
         ax.vlines(x, low, high, color=color, alpha=0.4, lw=2)
 
 
-def draw_legend(ax: Axes, title: Sequence[str]) -> None:
-    """Right of the axes; the title says what line, band or point is."""
-    ax.legend(
-        title="\n".join(title),
-        loc="upper left",
-        bbox_to_anchor=(1.01, 1),
-        borderaxespad=0,
-        fontsize="small",
-        title_fontsize="small",
-        alignment="left",
-    )
-
-
 def say(ax: Axes, why: str) -> Axes:
     """In the middle of axes that stay empty."""
     ax.text(0.5, 0.5, why, transform=ax.transAxes, ha="center", va="center", wrap=True)

@@ -18,7 +18,6 @@ from analysis.memdyn.axes import (
     STYLES,
     UNITS,
     draw_band,
-    draw_legend,
     make_axes,
     say,
     set_epochs,
@@ -26,7 +25,7 @@ from analysis.memdyn.axes import (
 from analysis.memdyn.heatmap import plot_layer_epoch_heatmap
 from analysis.memdyn.passages import epochs_of, means_of, n_of, of_layer, passages_of
 from analysis.memdyn.runs import from_store
-from analysis.plots import line_colors
+from analysis.plots import legend_beside, line_colors
 from memdyn.theory import compute_compression_velocity, layer_correlations
 
 _LAYERS = 5  # most that are told apart by colour, with two groups each
@@ -61,7 +60,7 @@ def plot_compression_trajectories(data: Any, metric: str = "nv_rel") -> Axes:
         ax.plot([], [], color=color, label=f"layer {layer}")
     for group, linestyle in STYLES.items():
         ax.plot([], [], color="0.3", linestyle=linestyle, label=f"{group} ({n_of(means, group)})")
-    draw_legend(ax, ["line: mean over passages", _BAND])
+    legend_beside(ax, ["line: mean over passages", _BAND])
     return ax
 
 
@@ -98,7 +97,7 @@ def plot_memorization_vs_compression(
     ax.plot([], [], color="0.3", ls="--", lw=0.9, label=f"memorized from {threshold:g} on")
     ax.set(xlabel=METRICS.get(metric, metric), ylabel="accuracy (share of target tokens)")
     ax.set_ylim(-0.04, 1.04)
-    draw_legend(ax, ["point: one passage"])
+    legend_beside(ax, ["point: one passage"])
     return ax
 
 
@@ -137,7 +136,7 @@ def plot_individual_passage_trajectories(
         ax.plot(epochs, mean, color=color, lw=2.2, marker="o", ms=4, label=label)
     set_epochs(ax, epochs)
     ax.set_ylabel(METRICS.get(metric, metric))
-    draw_legend(ax, ["thin: one passage, bold: mean", f"memorized: at epoch {epochs[-1]}"])
+    legend_beside(ax, ["thin: one passage, bold: mean", f"memorized: at epoch {epochs[-1]}"])
     return ax
 
 
@@ -162,7 +161,7 @@ def plot_memorization_rate(data: Any, *, threshold: float = 0.6) -> Axes:
     ax.set_ylim(-0.03, 1.03)
     set_epochs(ax, epochs_of(frame))
     ax.set_ylabel(f"share of passages with accuracy >= {threshold:g}")
-    draw_legend(ax, ["line: memorized passages", f"band: {100 * LEVEL:g} % Wilson interval"])
+    legend_beside(ax, ["line: memorized passages", f"band: {100 * LEVEL:g} % Wilson interval"])
     return ax
 
 
@@ -187,7 +186,7 @@ def plot_compression_velocity(data: Any, layer: int | None = None, metric: str =
     set_epochs(ax, epochs_of(frame))
     short = SHORT.get(metric, metric)
     ax.set_ylabel(f"$\\Delta$ {short} per epoch ({UNITS.get(metric, '1')} / epoch)")
-    draw_legend(ax, ["point: between two measured epochs", "bar: +- 2 SE over passages"])
+    legend_beside(ax, ["point: between two measured epochs", "bar: +- 2 SE over passages"])
     return ax
 
 

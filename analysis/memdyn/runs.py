@@ -2,20 +2,17 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from analysis.curves import key_values, varying_keys
+from analysis.runs import choose_run
 from plugins.load import load_sweep, load_sweep_config, load_table
-from plugins.registry import UnknownName
 
 _SETTINGS = ("threshold", "alpha", "min_effect")  # a run's keys that are arguments of its analyses
 SUMMARY = "training_summary.csv"
-_LISTED = 20  # most runs that an error names
 _OF_A_STORE = """
 
 Instead of `data` the path of a store may stand, with `run_id` where it holds several runs;
@@ -50,18 +47,6 @@ def runs_of(store: Path | str) -> pl.DataFrame:
     if runs.is_empty():
         raise ValueError(f"{store} holds no finished run of memdyn/train")
     return runs
-
-
-def choose_run(runs: pl.DataFrame, run_id: str | None, store: Path | str) -> dict[str, Any]:
-    """The row of `run_id`, or of the only run. Raises as `passage_data`."""
-    chosen = runs if run_id is None else runs.filter(run_id=run_id)
-    if len(chosen) == 1:
-        return chosen.row(0, named=True)
-    if run_id is None:
-        raise ValueError(f"{store} holds {len(runs)} runs: name one by its run_id{_listed(runs)}")
-    near = get_close_matches(run_id, runs["run_id"], 1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise UnknownName(f"{store} holds no run {run_id!r}{hint}{_listed(runs)}")
 
 
 def settings_of(store: Path | str, run_id: str) -> dict[str, float]:
@@ -126,12 +111,3 @@ def training_summary(
         )
     )
     return lines.update(memorized, on="epoch")
-
-
-def _listed(runs: pl.DataFrame) -> str:
-    """A line per run: its id and what tells it from the others."""
-    rows = runs.select("run_id", *varying_keys(runs)).head(_LISTED).iter_rows(named=True)
-    lines = [f"{row.pop('run_id')}  {key_values(row)}" for row in rows]
-    if len(runs) > _LISTED:
-        lines.append(f"and {len(runs) - _LISTED} more")
-    return "".join(f"\n  {line}" for line in lines)

@@ -10,7 +10,7 @@ import polars as pl
 from matplotlib.axes import Axes
 
 from analysis.curves import LEVEL
-from analysis.memdyn.axes import draw_legend
+from analysis.plots import legend_beside
 from analysis.qlora_probe.of_training import FIRST, SECOND, make_axes
 from analysis.qlora_probe.runs import NotMeasured, Run
 from qlora_probe.theory import Forgetting, measure_forgetting
@@ -79,7 +79,7 @@ def plot_forgetting(run: Run) -> list[Axes]:
     ax.set(xlim=(-0.04, 1.34), ylim=(-0.6, len(shares) - 0.4), xlabel="share of prompts passed")
     ax.set_xticks(np.linspace(0, 1, 6))
     ax.set_title(describe(whole), size="medium")
-    draw_legend(ax, [])
+    legend_beside(ax, [])
     return axes
 
 

@@ -5,9 +5,8 @@ import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
 
-from analysis.memdyn.axes import draw_legend
 from analysis.panels import set_run_title
-from analysis.plots import line_colors
+from analysis.plots import legend_beside, line_colors
 from analysis.qlora_probe.of_training import FIRST, SECOND, make_axes
 from analysis.qlora_probe.runs import NotMeasured, Run
 
@@ -34,7 +33,7 @@ def plot_spectrum(run: Run) -> list[Axes]:
     if (values["value"] > 0).any():
         axes[0].set_yscale("log")
     axes[0].xaxis.get_major_locator().set_params(integer=True)
-    draw_legend(axes[0], ["line: median over n modules", "band: their range"])
+    legend_beside(axes[0], ["line: median over n modules", "band: their range"])
 
     places = np.arange(len(kinds))
     for name, color, shift in (("stable", FIRST, -0.12), ("effective", SECOND, 0.12)):
@@ -47,7 +46,7 @@ def plot_spectrum(run: Run) -> list[Axes]:
     axes[1].axhline(run.row["lora_rank"], color="0.3", ls="--", lw=1, label="rank $r$")
     axes[1].set_xticks(places, kinds)
     axes[1].set(xlabel="kind of module", ylabel="dimensions", ylim=(0, None))
-    draw_legend(axes[1], ["point: median over modules", "bar: their range"])
+    legend_beside(axes[1], ["point: median over modules", "bar: their range"])
     return axes
 
 

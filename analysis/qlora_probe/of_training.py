@@ -4,9 +4,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from analysis.memdyn.axes import draw_legend
 from analysis.panels import set_run_title
-from analysis.plots import line_colors, spans_decade
+from analysis.plots import legend_beside, line_colors, spans_decade
 from analysis.qlora_probe.over_runs import KL, LOSS
 from analysis.qlora_probe.runs import Run
 from qlora_probe.theory import loss_barrier
@@ -124,7 +123,7 @@ def plot_landscape(run: Run) -> list[Axes]:
         ax.set_yscale("log")
     xlabel = "$a$ in $\\theta_0 + a\\,(\\theta_T - \\theta_0)$: 0 the start, 1 the end"
     ax.set(xlabel=xlabel, ylabel=f"held-out {LOSS}")
-    draw_legend(ax, [])
+    legend_beside(ax, [])
     return axes
 
 

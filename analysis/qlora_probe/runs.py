@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from analysis.curves import varying_keys
-from analysis.memdyn.runs import choose_run
+from analysis.runs import choose_run
 from plugins.load import load_sweep, load_sweep_config, load_table
 from plugins.registry import UnknownName
 
