@@ -98,8 +98,7 @@ def adapted(cfg: TrainConfig, tokenizer: Any, device: torch.device) -> Iterator[
         bias="none",
         task_type="CAUSAL_LM",
     )
-    with torch.random.fork_rng(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")  # peft's
+    with torch.random.fork_rng(), _no_warning_of_peft():
         torch.manual_seed(cfg.seed)
         model = get_peft_model(lm.model, config)
     try:
@@ -116,7 +115,8 @@ def with_adapter(model: Any, folder: Path | None) -> Iterator[Any]:
         return
     from peft import PeftModel
 
-    tuned = PeftModel.from_pretrained(model, str(folder))
+    with _no_warning_of_peft():
+        tuned = PeftModel.from_pretrained(model, str(folder))
     try:
         yield tuned.eval()
     finally:
@@ -179,6 +179,14 @@ def token_losses(model: nn.Module, ids: Tensor, labels: Tensor) -> Tensor:
     logits = model(input_ids=ids, use_cache=False, logits_to_keep=at).logits
     losses = cross_entropy(logits.flatten(0, 1).float(), labels[:, at].flatten(), reduction="none")
     return losses[labels[:, at].flatten() != IGNORED]
+
+
+@contextmanager
+def _no_warning_of_peft() -> Iterator[None]:
+    """peft 0.21 asks a model for an attribute that transformers renames."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")
+        yield
 
 
 def _is_quantized(model: nn.Module) -> bool:

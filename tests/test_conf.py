@@ -15,7 +15,7 @@ SHORT = {
         "data={n_passages:5,length:20}",
         "schedule.epochs=[0,2,4]",
     ],
-    "qlora_probe": ["data.n_examples=2", "eval.n=0", "eval.suite=null", "callbacks=[]"],
+    "qlora_probe": ["data.n_examples=2", "eval.n=0", "eval.suite=null"],
 }
 
 
