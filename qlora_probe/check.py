@@ -1,6 +1,7 @@
 """Checks across the fields of a config at planning time: bad input ends before any job starts."""
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 
 from plugins.lm.models import check_quant, check_source
 from plugins.registry import did_you_mean, split_spec
@@ -16,6 +17,11 @@ def check(cfg: TrainConfig, replicas: Mapping[str, Sequence]) -> None:
     model, lora = cfg.model, cfg.lora
     check_source(model.source, model.path, model.revision)
     check_quant(cfg.quant)
+    if cfg.optim.name.endswith("8bit") and find_spec("bitsandbytes") is None:
+        raise ValueError(
+            f"optim.name={cfg.optim.name} needs bitsandbytes: pip install bitsandbytes; "
+            "or optim.name=adamw"
+        )
     if model.source != "tiny" and model.norm != ModelConfig.norm:
         raise ValueError(f"model.norm={model.norm} needs model.source=tiny, got {model.source}")
     if lora.alpha is not None and lora.alpha_policy == "proportional":
@@ -26,6 +32,9 @@ def check(cfg: TrainConfig, replicas: Mapping[str, Sequence]) -> None:
     if model.source == "tiny":
         _check_targets(cfg)
     examples.check_source(cfg.data.source, cfg.data.path)
+    if cfg.data.source == "jsonl":
+        n = examples.n_with_held_out(cfg.data.n_examples)
+        examples.split(examples.load_examples("jsonl", cfg.data.path, n, seed=0))
     if cfg.eval.suite is not None:
         prompts.prompts(cfg.eval.suite, model.source)
     elif cfg.eval.adapters:

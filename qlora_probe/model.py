@@ -58,6 +58,11 @@ class Adapted:
         """A and B of every adapter in turn."""
         return [p for adapter in self.adapters.values() for p in (adapter.A, adapter.B)]
 
+    def n_base(self) -> int:
+        """Parameters of the base; a 4-bit tensor packs two into one element."""
+        base = (p for p in self.model.parameters() if not p.requires_grad)
+        return sum(getattr(p, "quant_state", p).shape.numel() for p in base)
+
     @property
     def device(self) -> torch.device:
         return self.parameters[0].device
@@ -100,7 +105,8 @@ def adapted(cfg: TrainConfig, tokenizer: Any, device: torch.device) -> Iterator[
     )
     with torch.random.fork_rng(), _no_warning_of_peft():
         torch.manual_seed(cfg.seed)
-        model = get_peft_model(lm.model, config)
+        with _fresh_base_on_error():
+            model = get_peft_model(lm.model, config)
     try:
         yield Adapted(model, tokenizer, lm.blocks, _adapters(model))
     finally:
@@ -115,8 +121,12 @@ def with_adapter(model: Any, folder: Path | None) -> Iterator[Any]:
         return
     from peft import PeftModel
 
-    with _no_warning_of_peft():
-        tuned = PeftModel.from_pretrained(model, str(folder))
+    try:
+        with _no_warning_of_peft(), _fresh_base_on_error():
+            tuned = PeftModel.from_pretrained(model, str(folder))
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split("\n")[:2])
+        raise ValueError(f"eval.adapters: {folder} does not fit: {reason}") from error
     try:
         yield tuned.eval()
     finally:
@@ -139,6 +149,16 @@ def base(cfg: TrainConfig, device: torch.device) -> LM:
     )
 
 
+@contextmanager
+def _fresh_base_on_error() -> Iterator[None]:
+    """peft leaves what it has put into the model so far, which is that of the runs to come."""
+    try:
+        yield
+    except BaseException:
+        _base.cache_clear()
+        raise
+
+
 @lru_cache(maxsize=1)  # runs of a unit follow one another
 def _base(source, path, revision, norm, attention, quant, dtype, device) -> LM:
     lm = load_lm(
@@ -156,6 +176,8 @@ def _base(source, path, revision, norm, attention, quant, dtype, device) -> LM:
         remove_norms(lm.model)
     lm.model.set_attn_implementation(attention)
     lm.model.requires_grad_(False)
+    # A model's own settings would change greedy responses: Qwen2.5 comes with a repetition penalty.
+    lm.model.generation_config = type(lm.model.generation_config)()
     return lm
 
 

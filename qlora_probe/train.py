@@ -134,6 +134,7 @@ def _size(trainer: Trainer) -> dict[str, Any]:
     sequences = trainer.train_tokens
     r, _, scale = lora_shape(trainer.cfg)
     nbytes, share = state_sizes(trainer.optimizer)
+    n_trainable = sum(p.numel() for p in trainer.parameters)
     return {
         "n_sequences": len(sequences),
         "n_tokens": sum(len(s.ids) for s in sequences),
@@ -144,7 +145,8 @@ def _size(trainer: Trainer) -> dict[str, Any]:
         "n_evals": sum("eval_loss" in point for point in trainer.curves.values()),
         "lora_rank": r,
         "lora_scale": scale,
-        "n_trainable": sum(p.numel() for p in trainer.parameters),
+        "n_trainable": n_trainable,
+        "trainable_fraction": n_trainable / (n_trainable + trainer.lm.n_base()),
         "optimizer_bytes": nbytes,
         "frac_state_8bit": share,
     }

@@ -16,7 +16,7 @@ from qlora_probe.optim import learning_rate, make_optimizer
 
 
 class Diverged(Exception):
-    """The training loss is not finite any more."""
+    """The training loss, or that of the held-out text, is not finite any more."""
 
 
 class Trainer:
@@ -116,7 +116,10 @@ class Trainer:
         """Held-out loss in nats a target token, dropout off."""
         batches = [collate(batch) for batch in in_batches(self.held_out)]
         with hooks.looking(self.model):
-            self.log(eval_loss=self.loss_of(batches).item())
+            loss = self.loss_of(batches).item()
+        self.log(eval_loss=loss)
+        if not math.isfinite(loss):  # after the last update nothing else would tell
+            raise Diverged
         hooks.call(self.probes, "eval", self)
 
     def state(self) -> dict[str, Any]:

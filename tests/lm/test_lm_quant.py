@@ -140,6 +140,7 @@ def test_linear_layers_of_the_blocks_come_in_4_bits(llama, quant):
     for name, layer in found.items():
         state = layer.weight.quant_state
         assert (state.quant_type, state.blocksize, state.nested) == (quant, BLOCK, True)
+        assert not layer.support_avx512bf16_for_cpu  # also where the CPU could not
         assert bits(layer.weight.data, state) == pytest.approx(4.127, abs=5e-4)
         W = original(llama, name)
         assert (dequantized(layer) - W).norm() < 0.13 * W.norm()

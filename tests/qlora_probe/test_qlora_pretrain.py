@@ -51,6 +51,5 @@ def test_upper_case_is_news_to_it(lm):
 
 
 def test_size_is_that_of_its_recipe(lm):
-    base = [p for name, p in lm.model.named_parameters() if "lora" not in name]
-    assert sum(p.numel() for p in base) == 115_008
+    assert lm.n_base() == 115_008
     assert sum(p.numel() for p in lm.parameters) == 2432

@@ -10,6 +10,8 @@ from qlora_cases import small, training
 from qlora_probe import hooks, registry
 from qlora_probe import probes as probes  # registers them
 
+NAMES = registry.callbacks.names()  # other tests register more
+
 
 @pytest.fixture(scope="module")
 def plain(llama):
@@ -44,7 +46,7 @@ def measured(trainer):
     return repr((sorted(trainer.curves.items()), trainer.tables, trainer.scalars))
 
 
-@pytest.mark.parametrize("name", registry.callbacks.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_training_is_the_same_with_a_probe(llama, plain, name):
     with training(small(llama), [make(name)]) as trainer:
         state = torch.get_rng_state()
@@ -60,7 +62,18 @@ def test_training_is_the_same_with_a_probe(llama, plain, name):
         )
 
 
-@pytest.mark.parametrize("name", registry.callbacks.names())
+def test_training_is_the_same_with_all_probes_at_once(llama, plain):
+    with training(small(llama), [make(name) for name in NAMES]) as trainer:
+        run(trainer)
+        assert torch.equal(adapters(trainer), plain[1])
+        assert all(
+            trainer.curves[step][curve] == value
+            for step, point in plain[0].items()
+            for curve, value in point.items()
+        )
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_an_interrupted_training_measures_the_same(llama, name):
     """Interrupted after two of six updates."""
     saved = []
@@ -78,7 +91,7 @@ def test_an_interrupted_training_measures_the_same(llama, name):
         assert measured(trainer) == whole
 
 
-@pytest.mark.parametrize("name", registry.callbacks.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_a_probe_of_no_update_is_refused(name):
     probe = registry.callbacks.resolve(name)
     if "every" in inspect.signature(probe).parameters:

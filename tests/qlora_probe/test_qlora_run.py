@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,8 +11,11 @@ import time
 
 import polars as pl
 import pytest
+import torch
+from qlora_cases import SIZES
 
 from plugins import api
+from plugins.lm.tokenizers import raw_bytes
 from plugins.load import load_sweep, load_table
 from qlora_probe import registry
 from qlora_probe.theory.curves import curve_summary
@@ -68,6 +72,8 @@ def test_row_says_what_was_planned_and_what_came_of_it(undisturbed):
     measured = [step for step, x in zip(run["step"], run["eval_loss"], strict=True) if x == x]
     assert measured == [0, 4, 8, 12]
     assert run["n_trainable"] == 4 * 2 * sum((64, 48, 48, 64, 80, 80, 80))
+    n_base = 256 * 32 + 2 * 32 * (32 + 16 + 16 + 32 + 3 * 48) + 5 * 32  # in 4 bits
+    assert run["trainable_fraction"] == run["n_trainable"] / (run["n_trainable"] + n_base)
     assert (run["lora_rank"], run["lora_scale"], run["frac_state_8bit"]) == (4, 1.0, 1.0)
     summary = curve_summary(run["train_loss"][:-1], run["eval_loss"][0], run["eval_loss"][-1])
     assert {name: run.get(name) for name in summary} == summary
@@ -162,6 +168,52 @@ def test_diverged_run_keeps_curves_and_the_answers_of_the_base(small, tmp_path):
     assert set(load_table(tmp_path, name="generations")["phase"]) == {"base"}
 
 
+def test_a_last_update_that_breaks_the_model_is_no_success(small, tmp_path):
+    class BreakLast:
+        every = 1
+
+        def stepped(self, trainer):
+            if trainer.step == trainer.n_steps - 1:
+                trainer.parameters[0].data.fill_(math.nan)
+
+    registry.register_callback("break_last")(BreakLast)
+    assert sweep(tmp_path, *small, "callbacks=[break_last]").diverged == 1
+    run = load_sweep(tmp_path).row(0, named=True)
+    assert (run["status"], run["diverged"], run["done_steps"]) == ("diverged", True, 12)
+    assert set(load_table(tmp_path, name="generations")["phase"]) == {"base"}
+
+
+def test_memory_that_runs_out_fails_one_run_of_a_sweep(small, tmp_path):
+    class Hungry:
+        every = 1
+
+        def grad(self, trainer):
+            if trainer.cfg.seed == 0:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+
+    registry.register_callback("hungry")(Hungry)
+    report = sweep(tmp_path, *small, "callbacks=[hungry]", "seed=0,1")
+    assert (report.failed, report.ok) == (1, 1)
+
+
+def test_an_adapter_that_does_not_fit_spoils_no_later_run(small, undisturbed, tmp_path):
+    run_id = load_sweep(undisturbed).row(0, named=True)["run_id"]
+    folder = tmp_path / "adapter"
+    shutil.copytree(undisturbed / "artifacts" / run_id / "adapter", folder)
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(settings | {"r": 2}))
+    changes = [*small, "callbacks=[]"]
+    assert sweep(tmp_path / "a", *changes, f"eval.adapters=[base,{folder}]").failed == 1
+    [error] = load_sweep(tmp_path / "a", status=("failed",))["error"]
+    assert f"eval.adapters: {folder} does not fit" in error
+    assert sweep(tmp_path / "b", *changes).ok == 1
+    found, expected = (
+        load_sweep(store).row(0, named=True) for store in (tmp_path / "b", undisturbed)
+    )
+    assert found["train_loss"] == pytest.approx(expected["train_loss"], nan_ok=True)
+    assert found["model_sha256"] == expected["model_sha256"]
+
+
 def test_few_updates_are_warned_of(small, tmp_path, capfd):
     assert sweep(tmp_path, *small, "train.batch=16", "callbacks=[]").ok == 1
     assert "2 updates are few" in capfd.readouterr().err
@@ -229,6 +281,50 @@ def test_keys_that_do_not_go_together(tmp_path, overrides, message):
 def test_what_does_not_fit_the_model_fails_the_run(small, tmp_path, override, message):
     assert sweep(tmp_path, *small, "callbacks=[]", override).failed == 1
     assert message in load_sweep(tmp_path, status=("failed",))["error"].item()
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (['{"instruction": "q", "output": "a"}', "{"], "data.path=.*, line 2: no JSON"),
+        (['{"instruction": "q", "output": "a"}'], "data.n_examples: 1 example in the source"),
+    ],
+)
+def test_bad_data_start_nothing(tmp_path, lines, message):
+    file, store = tmp_path / "a.jsonl", tmp_path / "store"
+    file.write_text("\n".join(lines))
+    with pytest.raises(ValueError, match=message):
+        sweep(store, "data.source=jsonl", f"data.path={file}")
+    assert not store.exists()
+
+
+def test_sequences_longer_than_the_model_reads_fail_the_run(small, tmp_path):
+    rows = [{"instruction": f"q{i}", "output": 200 * "a"} for i in range(4)]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    data = ["data.source=jsonl", f"data.path={tmp_path / 'a.jsonl'}"]
+    assert sweep(tmp_path / "s", *small, *data).failed == 1
+    [error] = load_sweep(tmp_path / "s", status=("failed",))["error"]
+    assert "data.max_len=1024: a sequence has 204 tokens, 128 are what the model reads" in error
+
+
+def test_model_without_linear_layers_has_nothing_to_quantize(small, tmp_path):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    empty = LlamaConfig(vocab_size=256, **{**SIZES, "num_hidden_layers": 0})
+    LlamaForCausalLM(empty).save_pretrained(tmp_path / "model")
+    raw_bytes().save_pretrained(tmp_path / "model")
+    assert sweep(tmp_path / "s", *small, f"model.path={tmp_path / 'model'}").failed == 1
+    [error] = load_sweep(tmp_path / "s", status=("failed",))["error"]
+    assert "quant=nf4: LlamaForCausalLM has no layer to quantize" in error
+
+
+def test_without_bitsandbytes_the_optimizer_is_named_too(monkeypatch, tmp_path):
+    monkeypatch.setattr("qlora_probe.check.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="adamw8bit needs bitsandbytes"):
+        sweep(tmp_path, "quant=none")
+    assert list(tmp_path.iterdir()) == []
+    plain = ["quant=none", "optim.name=adamw", "eval.suite=null", "data.n_examples=2"]
+    assert sweep(tmp_path, *plain).ok == 1
 
 
 def test_loss_between_two_adapters_ends_at_their_own(small, tmp_path):

@@ -7,7 +7,8 @@ import torch
 from qlora_cases import finish, model, small, training
 from torch.testing import assert_close
 
-from qlora_probe.config import LoopConfig, LoraConfig, OptimConfig
+from plugins.lm.models import load_lm
+from qlora_probe.config import DataConfig, LoopConfig, LoraConfig, OptimConfig, lora_shape
 from qlora_probe.data import collate
 from qlora_probe.model import token_losses
 
@@ -43,6 +44,45 @@ def test_only_adapters_change(llama):
         assert not torch.equal(lm.model(IDS).logits, logits)
         with lm.model.disable_adapter():
             assert torch.equal(lm.model(IDS).logits, logits)
+
+
+@pytest.mark.parametrize(
+    ("policy", "scales"),
+    [
+        ("fixed", [4, 2, 1, 0.5]),
+        ("rslora", [11.3137, 8, 5.65685, 4]),
+        ("proportional", [1.5, 1.5, 1.5, 1.5]),
+    ],
+)
+def test_scales_of_three_policies(llama, policy, scales):
+    """alpha 32, or c = 1.5; what the adapters compute with is what the row says."""
+    alpha = None if policy == "proportional" else 32
+    lora = LoraConfig(alpha=alpha, alpha_policy=policy, c=1.5)
+    cfgs = [small(llama, lora=replace(lora, r=r)) for r in (8, 16, 32, 64, 4)]
+    assert [lora_shape(cfg)[2] for cfg in cfgs[:4]] == pytest.approx(scales, rel=1e-5)
+    for cfg in cfgs[::4]:
+        with model(cfg) as lm:
+            found = [adapter.scale for adapter in lm.adapters.values()]
+        assert found == pytest.approx([lora_shape(cfg)[2]] * 14)
+
+
+@pytest.mark.parametrize("policy", ["fixed", "rslora"])
+def test_merged_weights_give_the_same_logits(llama, policy):
+    """W0 + s B A in float32; 1e-5 relative."""
+    lora = LoraConfig(r=4, alpha=8, alpha_policy=policy, dropout=0.0)
+    with training(small(llama, lora=lora)) as trainer:
+        lm = finish(trainer).lm
+        lm.model.eval()
+        with torch.no_grad():
+            tuned = lm.model(IDS).logits
+            merged = {n: a.base_weight() + a.scale * a.B @ a.A for n, a in lm.adapters.items()}
+            with lm.model.disable_adapter():
+                assert (lm.model(IDS).logits - tuned).norm() > 0.01 * tuned.norm()
+    plain = load_lm("hf", path=str(llama)).model
+    with torch.no_grad():
+        for name, weight in merged.items():
+            plain.get_parameter(f"{name}.weight").copy_(weight)
+        assert (plain(IDS).logits - tuned).norm() < 1e-5 * tuned.norm()
 
 
 def test_the_same_seed_gives_the_same_losses(llama):
@@ -91,6 +131,25 @@ def test_gradient_is_that_of_the_whole_batch_however_it_is_split(llama):
             gradients.append(torch.cat([p.grad.flatten() for p in trainer.parameters]))
     for other in gradients[1:]:
         assert (other - gradients[0]).norm() < 1e-5 * gradients[0].norm()
+
+
+def test_last_update_of_what_is_left(llama):
+    """Nine sequences by fours: the third update has one, and its loss is that one's own."""
+
+    class Last:
+        every = 9
+
+        def clipped(self, trainer):
+            with torch.no_grad():
+                self.loss = trainer.loss_of(trainer.parts).item()
+            self.sizes = [len(ids) for ids, _ in trainer.parts]
+
+    last = Last()
+    lora = LoraConfig(r=4, alpha=4, dropout=0.0)
+    with training(small(llama, data=DataConfig(n_examples=9), lora=lora), [last]) as trainer:
+        finish(trainer)
+    assert (trainer.n_steps, last.sizes) == (3, [1])
+    assert trainer.curves[2]["train_loss"] == pytest.approx(last.loss, rel=1e-6)
 
 
 def test_gradient_is_clipped(llama):
