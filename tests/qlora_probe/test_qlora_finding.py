@@ -8,15 +8,18 @@ import pytest
 from plugins.load import load_sweep
 from qlora_probe.theory import rank_correlation
 
+FINAL = "final_eval_loss"
 T = 4.303 / 3**0.5  # half a 95 % t interval of three runs, in standard deviations
 
 
 @pytest.fixture
 def runs(root):
-    return lambda name: load_sweep(root / "docs" / "data" / "qlora_tiny" / name, params="all")
+    return lambda name, model="tiny": load_sweep(
+        root / "docs" / "data" / f"qlora_{model}" / name, params="all"
+    )
 
 
-def means(frame, by, column="final_eval_loss"):
+def means(frame, by, column=FINAL):
     """By the values of a key: mean, half of the interval."""
     rows = frame.group_by(by, maintain_order=True).agg(
         pl.len(), pl.col(column).mean().alias("mean"), (T * pl.col(column).std()).alias("half")
@@ -116,3 +119,34 @@ def test_a_single_packed_update_teaches_nothing(runs):
     run = runs("packed").filter(pl.col("optim.lr") == 2e-4).row(0, named=True)
     assert run["done_steps"] == 1
     assert run["reduction"] < 0.002
+
+
+def test_rates_of_smollm2(runs):
+    frame = runs("lr_sweep", "smollm2")
+    assert numbers(means(frame, ["optim.lr"])) == [5.53, 1.38, 0.88, 1.88]
+    halves = [half for _, half in means(frame, ["optim.lr"]).values()]
+    assert halves == pytest.approx([0.02, 0.28, 0.26, 2.0], abs=0.01)
+    assert numbers(means(frame, ["optim.lr"], "forgetting_lost"), 1) == [0, 1.7, 2.3, 4]
+    assert set(frame["forgetting_base_correct"]) <= {4, 5}
+
+
+def test_rank_of_smollm2_matters_by_the_rule_for_alpha(runs):
+    frame = runs("rank_sweep", "smollm2").sort("lora_rank")
+    by_policy = {
+        policy: [round(x, 2) for x in frame.filter(pl.col("lora.alpha_policy") == policy)[FINAL]]
+        for policy in ("fixed", "proportional", "rslora")
+    }
+    assert by_policy == {
+        "fixed": [1.30, 1.31, 1.29, 1.30],
+        "proportional": [3.27, 2.29, 1.29, 0.94],
+        "rslora": [0.89, 0.83, 0.78, 0.99],
+    }
+
+
+def test_quantized_smollm2(runs):
+    frame = runs("quant_effect", "smollm2")
+    rows = frame.select("quant", "optim.name", FINAL).rows()
+    loss = {(quant, optimizer): final for quant, optimizer, final in rows}
+    for quant in (None, "nf4", "fp4"):
+        assert abs(loss[quant, "adamw"] - loss[quant, "adamw8bit"]) < 4e-4
+    assert [round(loss[quant, "adamw"], 2) for quant in (None, "nf4", "fp4")] == [1.04, 1.29, 1.05]
