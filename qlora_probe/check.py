@@ -23,7 +23,7 @@ def check(cfg: TrainConfig, replicas: Mapping[str, Sequence]) -> None:
             "or optim.name=adamw"
         )
     if model.source != "tiny" and model.norm != ModelConfig.norm:
-        raise ValueError(f"model.norm={model.norm} needs model.source=tiny, got {model.source}")
+        raise ValueError(f"model.norm=null needs model.source=tiny, got {model.source}")
     if lora.alpha is not None and lora.alpha_policy == "proportional":
         raise ValueError(
             f"lora.alpha={lora.alpha}: lora.alpha_policy=proportional takes none (null), "

@@ -260,7 +260,10 @@ def test_bad_input_starts_nothing(tmp_path, override, message):
             ["model.attention=sdpa", "callbacks=[sharpness]"],
             "sharpness needs model.attention=eager",
         ),
-        (["model.source=smollm2", "model.norm=none"], "model.norm=None needs model.source=tiny"),
+        (
+            ["model.source=hf", "model.path=gpt2", "model.norm=none"],
+            "model.norm=null needs model.source=tiny",
+        ),
     ],
 )
 def test_keys_that_do_not_go_together(tmp_path, overrides, message):
