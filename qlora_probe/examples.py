@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from plugins.lm.hub import train_rows
+
 SOURCES = ("synthetic", "jsonl", "alpaca")
 
 
@@ -120,20 +122,8 @@ def _example(entry: Any) -> Example:
 
 
 def _alpaca() -> Iterator[Example]:
-    import pyarrow.parquet as pq
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = snapshot_download(
-            "tatsu-lab/alpaca", repo_type="dataset", allow_patterns="data/train-*"
-        )
-    except Exception as error:  # whatever the hub's client raises when it reaches nothing
-        reason = str(error).strip().splitlines()[0]
-        raise OSError(
-            f"the hub's data set tatsu-lab/alpaca cannot be read: {reason}; without a connection: "
-            "data.source=synthetic, or data.source=jsonl data.path=<your file>"
-        ) from error
-    for file in sorted(Path(folder, "data").glob("train-*")):
-        for row in pq.read_table(file).to_pylist():
-            if row["output"].strip():
-                yield _example(row)
+    instead = "data.source=synthetic, or data.source=jsonl data.path=<your file>"
+    columns = ("instruction", "input", "output")
+    for row in train_rows("tatsu-lab/alpaca", "data", columns, instead):
+        if row["output"].strip():
+            yield _example(row)

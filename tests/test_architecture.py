@@ -13,18 +13,11 @@ PLUGINS = HYDRA | {"plugins", "numpy", "polars", "pyarrow", "rich", "submitit"}
 FAMILY = {"numpy", "scipy", "torch", "omegaconf"}
 FAMILY_MACHINERY = {f"plugins.{name}" for name in ("registry", "experiment", "fields", "result")}
 LM = {"torch", "transformers", "tokenizers", "huggingface_hub", "bitsandbytes"}
-LM_MACHINERY = {f"plugins.lm.{name}" for name in ("checkpoints", "corpora", "devices", "models",
-                                                  "tables", "windows")}  # fmt: skip
+LM_MACHINERY = {f"plugins.lm.{name}" for name in ("checkpoints", "corpora", "devices", "hub",
+                                                  "models", "tables", "windows")}  # fmt: skip
 OWN = {
     "memdyn": {"rapidfuzz"},
-    "qlora_probe": {
-        "transformers",
-        "peft",
-        "bitsandbytes",
-        "huggingface_hub",
-        "pyarrow",
-        "safetensors",
-    },
+    "qlora_probe": {"transformers", "peft", "bitsandbytes", "safetensors"},
 }
 ANALYSIS = {"analysis", "polars", "numpy", "scipy", "matplotlib"}
 FAMILIES = {

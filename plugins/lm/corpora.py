@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from plugins.lm.hub import train_rows
 from plugins.registry import Registry
 
 _DEFAULT_TEXT = Path(__file__).with_name("state_of_the_union.jsonl.gz")
@@ -106,17 +107,6 @@ def _documents(file: Path, root: Path) -> Iterator[Document]:
 
 
 def _rows_of_hub(name: str, variant: str) -> list[str]:
-    """The column `text` of a data set's train split, of which the hub has Parquet files."""
-    import pyarrow.parquet as pq
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = snapshot_download(name, repo_type="dataset", allow_patterns=f"{variant}/train-*")
-    except Exception as error:  # whatever the hub's client raises when it reaches nothing
-        reason = str(error).strip().splitlines()[0]
-        raise OSError(
-            f"the hub's data set {name} cannot be read: {reason}; without a connection: "
-            "data.corpus=state_of_the_union, or data.corpus=file data.path=<your texts>"
-        ) from error
-    files = sorted(Path(folder, variant).glob("train-*"))
-    return [row for file in files for row in pq.read_table(file)["text"].to_pylist()]
+    """The column `text` of a data set's train split."""
+    instead = "data.corpus=state_of_the_union, or data.corpus=file data.path=<your texts>"
+    return [row["text"] for row in train_rows(name, variant, ["text"], instead)]
