@@ -124,6 +124,6 @@ def _example(entry: Any) -> Example:
 def _alpaca() -> Iterator[Example]:
     instead = "data.source=synthetic, or data.source=jsonl data.path=<your file>"
     columns = ("instruction", "input", "output")
-    for row in train_rows("tatsu-lab/alpaca", "data", columns, instead):
+    for row in train_rows("tatsu-lab/alpaca", None, columns, instead):
         if row["output"].strip():
             yield _example(row)

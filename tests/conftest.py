@@ -45,3 +45,33 @@ def sweep_cli(tmp_path):
         )
 
     return run
+
+
+@pytest.fixture
+def cached_data_set(tmp_path, monkeypatch):
+    """(name, config, rows): puts a data set of the hub into a cache of this test's own."""
+    import datasets
+    from datasets.arrow_writer import ArrowWriter
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hub")
+
+    def put(name, config, rows):
+        features = datasets.Dataset.from_list(rows).features
+        short = name.split("/")[-1]
+        folder = tmp_path / "hub" / name.replace("/", "___") / config / "0.0.0" / ("0" * 40)
+        folder.mkdir(parents=True)
+        with ArrowWriter(path=str(folder / f"{short}-train.arrow"), features=features) as writer:
+            for row in rows:
+                writer.write(row)
+            writer.finalize()
+        split = {"name": "train", "num_examples": len(rows), "dataset_name": short}
+        datasets.DatasetInfo(
+            features=features,
+            splits={"train": split},
+            config_name=config,
+            dataset_name=short,
+            version="0.0.0",
+            builder_name="parquet",
+        ).write_to_directory(folder)
+
+    return put

@@ -1,16 +1,20 @@
 """Texts to train and test language models on: documents by the name of their corpus."""
 
 import gzip
+import inspect
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
-from plugins.lm.hub import train_rows
-from plugins.registry import Registry
+from plugins.lm.hub import FILES, train_rows
+from plugins.registry import Registry, UnknownName
 
+STREAMED = 10_000  # documents that load_corpus takes of a stream
 _DEFAULT_TEXT = Path(__file__).with_name("state_of_the_union.jsonl.gz")
+_OFFLINE = "data.corpus=state_of_the_union, or data.corpus=file data.path=<your texts>"
 
 
 @dataclass(frozen=True)
@@ -19,24 +23,43 @@ class Document:
     text: str
 
 
-corpora: Registry[Callable[..., list[Document]]] = Registry("language models", "corpus")
-register_corpus = corpora.register  # (path, variant: those of the two that it takes) -> documents
+corpora: Registry[Callable[..., Iterable[Document]]] = Registry("language models", "corpus")
+# (path, variant, seed: those of the three that it takes) -> a list of documents, or a stream
+register_corpus = corpora.register
 
 
 def check_corpus(name: str, path: str | None, variant: str | None) -> None:
     """Raises ValueError for what can be known to fail without reading the corpus."""
     _resolve(name, path, variant)
-    if path is not None and not Path(path).expanduser().exists():
+    if path is None or Path(path).expanduser().exists():
+        return
+    if name != "traces" or path.startswith(("/", ".", "~")) or Path(path).suffix in FILES:
         raise ValueError(f"data.path={path}: no such file or folder")
 
 
-def load_corpus(name: str, path: str | None = None, variant: str | None = None) -> list[Document]:
-    """Documents of `data.corpus`, in its order, none of them empty.
+def iter_corpus(
+    name: str, path: str | None = None, variant: str | None = None, seed: int = 0
+) -> Iterator[Document]:
+    """Documents of `data.corpus`, none of them empty; of a stream those that are asked for.
 
-    Raises UnknownName for a corpus that is not registered, ValueError for a file that is no corpus,
-    OSError for a file or a hub that cannot be read.
+    seed: what is generated, or the order in which a stream is read; the other corpora have one
+    order. Raises UnknownName for a corpus that is not registered or a field that it has not,
+    ValueError for a file that is no corpus, OSError for a file or a hub that cannot be read; of a
+    stream, when the first document is asked for.
     """
-    documents = _resolve(name, path, variant)()
+    return (document for document in _read(name, path, variant, seed) if document.text.strip())
+
+
+def load_corpus(
+    name: str, path: str | None = None, variant: str | None = None, seed: int = 0
+) -> list[Document]:
+    """Documents of `data.corpus`, in its order, none of them empty; of a stream the first STREAMED.
+
+    Arguments and errors are iter_corpus's.
+    """
+    documents = _read(name, path, variant, seed)
+    if not isinstance(documents, list):
+        documents = islice(documents, STREAMED)
     return [document for document in documents if document.text.strip()]
 
 
@@ -68,15 +91,51 @@ def wikitext(variant: str = "wikitext-2-raw-v1") -> list[Document]:
     if variant not in WIKITEXTS:
         raise ValueError(f"data.variant must be one of {', '.join(WIKITEXTS)}, got {variant!r}")
     articles: list[list[str]] = []
-    for row in _rows_of_hub("Salesforce/wikitext", variant):
-        title = row.strip()  # "= Title =" starts an article, "= = Section = =" does not
+    for row in train_rows("Salesforce/wikitext", variant, ["text"], _OFFLINE):
+        title = row["text"].strip()  # "= Title =" starts an article, "= = Section = =" does not
         if not articles or (title.startswith("= ") and not title.startswith("= =")):
             articles.append([])
-        articles[-1].append(row)
+        articles[-1].append(row["text"])
     return [Document(f"{variant}-{i}", "".join(rows)) for i, rows in enumerate(articles)]
 
 
-def _resolve(name: str, path: str | None, variant: str | None) -> Callable[[], list[Document]]:
+@register_corpus("fineweb_edu")
+def fineweb_edu(variant: str = "sample-10BT", seed: int = 0) -> Iterator[Document]:
+    """Educational web pages (Penedo et al. 2024), streamed from the hub through a shuffled buffer.
+
+    variant: a configuration of the data set.
+    """
+    columns = ("id", "text")
+    name = "HuggingFaceFW/fineweb-edu"
+    for row in train_rows(name, variant, columns, _OFFLINE, shuffle_seed=seed):
+        yield Document(row["id"], row["text"])
+
+
+@register_corpus("traces")
+def traces(path: str, variant: str, seed: int = 0) -> Iterator[Document]:
+    """Reasoning traces with the data set's own markers of thinking, streamed in a shuffled order.
+
+    path: hub id, folder, .jsonl or .parquet file. variant: the field of a row that holds the trace;
+    rows without a trace are passed over.
+    """
+    instead = "data.path=<.jsonl or .parquet file>"
+    try:
+        for i, row in enumerate(train_rows(path, None, [variant], instead, shuffle_seed=seed)):
+            text = row[variant] or ""
+            if not isinstance(text, str):
+                raise ValueError(f"{path} has no text in its field {variant!r}: {text!r:.80}")
+            yield Document(f"{path}:{i}", text)
+    except UnknownName as error:
+        raise UnknownName(f"data.variant={variant}: {error}") from None
+
+
+def _read(name: str, path: str | None, variant: str | None, seed: int) -> Iterable[Document]:
+    corpus = _resolve(name, path, variant)
+    takes_seed = "seed" in inspect.signature(corpus).parameters
+    return corpus(seed=seed) if takes_seed else corpus()
+
+
+def _resolve(name: str, path: str | None, variant: str | None) -> Callable[..., Iterable[Document]]:
     given = {"path": path, "variant": variant}
     try:
         return corpora.resolve({name: {k: v for k, v in given.items() if v is not None}})
@@ -104,9 +163,3 @@ def _documents(file: Path, root: Path) -> Iterator[Document]:
             yield Document(f"{name}:{entry.get('id', number)}", entry["text"])
         except (json.JSONDecodeError, KeyError, AttributeError, TypeError) as error:
             raise ValueError(f"{file}, line {number}: no JSON object with a key text") from error
-
-
-def _rows_of_hub(name: str, variant: str) -> list[str]:
-    """The column `text` of a data set's train split."""
-    instead = "data.corpus=state_of_the_union, or data.corpus=file data.path=<your texts>"
-    return [row["text"] for row in train_rows(name, variant, ["text"], instead)]

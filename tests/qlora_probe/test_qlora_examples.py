@@ -3,8 +3,6 @@
 import json
 import math
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from qlora_probe.examples import Example, check_source, load_examples, n_with_held_out, split
@@ -149,26 +147,17 @@ def test_split_with_an_empty_side():
         split([])
 
 
-def test_alpaca_of_the_hub_s_cache(tmp_path, monkeypatch):
-    """A snapshot laid out as the hub's client does it: read without a connection."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    revision = "0" * 40
-    repository = tmp_path / "datasets--tatsu-lab--alpaca"
-    data = repository / "snapshots" / revision / "data"
-    data.mkdir(parents=True)
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text(revision)
+def test_alpaca_of_the_library_s_cache(cached_data_set):
     entries = [
         {"instruction": "Name it.", "input": "", "output": "Bo", "text": "Below is"},
         {"instruction": "Draw it.", "input": "", "output": "", "text": "Below is"},
         {"instruction": "Sort.", "input": "2, 1", "output": "1, 2", "text": "Below is"},
     ]
-    pq.write_table(pa.Table.from_pylist(entries), data / "train-00000-of-00001-0a.parquet")
+    cached_data_set("tatsu-lab/alpaca", "default", entries)
     examples = load_examples("alpaca", None, 10, seed=0)
     assert examples == [Example("Name it.", "Bo"), Example("Sort.\n\n2, 1", "1, 2")]
 
 
-def test_alpaca_without_a_connection_names_what_works(tmp_path, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+def test_alpaca_without_a_connection_names_what_works(cached_data_set):
     with pytest.raises(OSError, match=r"tatsu-lab/alpaca cannot be read: .*data\.source=synthetic"):
         load_examples("alpaca", None, 10, seed=0)
