@@ -12,18 +12,21 @@ HYDRA = {"hydra", "omegaconf", "yaml"}
 PLUGINS = HYDRA | {"plugins", "numpy", "polars", "pyarrow", "rich", "submitit"}
 FAMILY = {"numpy", "scipy", "torch", "omegaconf"}
 FAMILY_MACHINERY = {f"plugins.{name}" for name in ("registry", "experiment", "fields", "result")}
-LM = {"torch", "transformers", "tokenizers", "huggingface_hub", "bitsandbytes"}
-LM_MACHINERY = {f"plugins.lm.{name}" for name in ("checkpoints", "corpora", "devices", "hub",
-                                                  "models", "tables", "windows")}  # fmt: skip
+LM = {"torch", "transformers", "tokenizers", "huggingface_hub", "datasets", "bitsandbytes"}
+LM_MACHINERY = {f"plugins.lm.{name}" for name in ("cache", "checkpoints", "corpora", "devices",
+                                                  "hub", "models", "splits", "tables",
+                                                  "windows")}  # fmt: skip
 OWN = {
     "memdyn": {"rapidfuzz"},
     "qlora_probe": {"transformers", "peft", "bitsandbytes", "safetensors"},
+    "compressor": {"wandb"},
 }
 ANALYSIS = {"analysis", "polars", "numpy", "scipy", "matplotlib"}
 FAMILIES = {
     "dln": FAMILY_MACHINERY,
     "memdyn": FAMILY_MACHINERY | LM_MACHINERY,
     "qlora_probe": FAMILY_MACHINERY | LM_MACHINERY,
+    "compressor": FAMILY_MACHINERY | LM_MACHINERY,
 }
 ANALYSIS_MACHINERY = {"plugins.load", "plugins.registry", *(f"{name}.theory" for name in FAMILIES)}
 PURE = ("registry", "result", "fields", "leaves", "identity", "overrides", "axes", "interpolation",
@@ -136,6 +139,7 @@ def loaded_by(root, tmp_path, *args):
         ["-cn=dln/gph", "--cfg", "job"],
         ["-cn=memdyn_quick", "--cfg", "job"],
         ["-cn=qlora_minimum", "--cfg", "job"],
+        ["-cn=compressor_sweep", "--cfg", "job"],
     ],
 )
 def test_looking_around_loads_neither_torch_nor_polars(root, tmp_path, args):

@@ -16,6 +16,18 @@ SHORT = {
         "schedule.epochs=[0,2,4]",
     ],
     "qlora_probe": ["data.n_examples=2", "eval.n=0", "eval.suite=null"],
+    "compressor": [
+        "lm={source:synthetic,path:null,dtype:float32,rows:640,dim:256}",
+        "eval={downstream:false,every:null}",
+        "train.max_epochs=2",
+        "train.batch=256",
+        "data.corpus=null",
+    ],
+    "compressor/compressor_trm": [
+        "data={n_seq:8,max_len:16,heldout:.5}",
+        "trm={n:1,rounds:1,n_sup:2,ema:.9}",
+        "train={batch:2,max_epochs:1}",
+    ],
 }
 
 
@@ -39,9 +51,11 @@ def test_the_header_asks_a_question_and_names_the_command(name):
 @pytest.mark.parametrize("name", OWN)
 def test_every_experiment_runs(name, tmp_path):
     """Shortened, the axes of the file included: planned, checked, run, stored."""
-    report = api.sweep(name, SHORT[name.split("/")[0]], output=tmp_path)
+    short = SHORT.get(name) or SHORT[name.split("/")[0]]
+    report = api.sweep(name, short, output=tmp_path)
     assert report.complete
     assert report.ok == report.planned > 0
     frame = load_sweep(tmp_path)
-    if not name.startswith("qlora_probe/"):  # one update or two, by its batches
+    # one update or two, by the batches; a step after each round of supervision
+    if not name.startswith(("qlora_probe/", "compressor/compressor_trm")):
         assert frame["step"].to_list() == [[0, 2, 4]] * report.planned

@@ -1,0 +1,108 @@
+"""The compressor: a weight-tied linear map, its initial weights, its file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compressor import inits as inits  # registers them
+from compressor.config import ModelConfig
+from compressor.registry import matrices
+
+BEST = "best.pt"
+_SMALL = 1e-2
+
+
+@dataclass(frozen=True)
+class Compressor:
+    """z = (x - mu) W^T, xhat = mu + z W."""
+
+    W: Tensor  # [k, D] float32
+    mu: Tensor  # [D]; zeros where the states are not centred
+
+    @property
+    def k(self) -> int:
+        return self.W.shape[0]
+
+    @property
+    def dim(self) -> int:
+        return self.W.shape[1]
+
+    def compress(self, states: Tensor) -> Tensor:
+        """[..., D] -> [..., k]."""
+        return (states - self.mu) @ self.W.T
+
+    def decompress(self, codes: Tensor) -> Tensor:
+        """[..., k] -> [..., D]."""
+        return self.mu + codes @ self.W
+
+    def __call__(self, states: Tensor) -> Tensor:
+        """xhat."""
+        return self.decompress(self.compress(states))
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best checkpoint of a run, and where its states come from."""
+
+    compressor: Compressor
+    config: dict[str, Any]  # of its run, complete
+    run_id: str
+    metrics: dict[str, float]
+
+
+def save_best(path: Path, best: Best) -> None:
+    """Appears complete, by a rename."""
+    content = {
+        "W": best.compressor.W,
+        "mu": best.compressor.mu,
+        "config": best.config,
+        "run_id": best.run_id,
+        "site": best.config["lm"]["site"],
+        "metrics": best.metrics,
+    }
+    aside = path.with_suffix(".tmp")
+    torch.save(content, aside)
+    aside.rename(path)
+
+
+def load_best(path: Path | str) -> Best:
+    """Raises ValueError for a file that is not there, damaged, or something else."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        compressor = Compressor(content["W"], content["mu"])
+        return Best(compressor, content["config"], content["run_id"], content["metrics"])
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file") from None
+    except Exception as error:  # torch raises what the damage provokes, of many types
+        raise ValueError(f"{path} is no checkpoint of a compressor: {error!r:.200}") from error
+
+
+def initial_weights(model: ModelConfig, k: int, basis: Tensor, seed: int) -> Tensor:
+    """W [k, D] float32; basis [D, D]: the states' eigenvectors, leading first."""
+    generator = torch.Generator().manual_seed(seed)
+    W = matrices.resolve(model.init)(k, len(basis), generator, basis)
+    return (W * init_scale(model)).float()
+
+
+def init_scale(model: ModelConfig) -> float:
+    return model.init_scale or (_SMALL if model.init == "small" else 1.0)
+
+
+def check_continues(best: Best, path: Path, expected: Mapping[str, Any]) -> None:
+    """ValueError unless the checkpoint has what `expected` says of k, D, model.center, lm.site."""
+    config = best.config
+    found = {
+        "model.d_compressed": best.compressor.k,
+        "lm.dim": best.compressor.dim,
+        "model.center": config["model"]["center"],
+        "lm.site": config["lm"]["site"],
+    }
+    for key, value in expected.items():
+        if found[key] != value:
+            raise ValueError(
+                f"train.init_from={path}: its {key} is {found[key]}, this run's {value}"
+            )

@@ -1,0 +1,325 @@
+"""The experiment `compressor/train` on a stack of runs; a single run is a stack of one."""
+
+import hashlib
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+
+from compressor import callbacks, registry
+from compressor import metrics as metrics  # registers them
+from compressor.config import REPLICA_KEYS, TrainConfig, rank_of
+from compressor.downstream import columns as downstream_columns
+from compressor.downstream import downstream, random_projector
+from compressor.evaluate import mse_of
+from compressor.model import (
+    BEST,
+    Best,
+    Compressor,
+    check_continues,
+    initial_weights,
+    load_best,
+    save_best,
+)
+from compressor.nested import nested_table
+from compressor.ranks import ALONE, World, launch
+from compressor.reconstruction import Context
+from compressor.spectrum import second_moment
+from compressor.states import States, load_model, make_states
+from compressor.trainer import Record, Trainer
+from plugins.lm.checkpoints import Checkpoints
+from plugins.registry import split_spec
+from plugins.result import Curves, RunResult
+
+STAGE_1B_LR = 0.3  # of train.lr
+SAVE_SECONDS = 20.0  # between checkpoints of a stack
+EIGENVALUES = "eigenvalues.npy"
+_TRAINING = 0.5  # of the progress, where the language model follows
+_NAMED = 8  # most runs of a stack that are named on the terminal
+
+
+def run_stack(
+    cfg: TrainConfig,
+    replicas: Mapping[str, Sequence],
+    workdirs: Sequence[Path],
+    on_progress: Callable[[float], None] | None = None,
+) -> list[RunResult]:
+    """One result per workdir; result i is that of the run alone with the i-th replica values.
+
+    Equal to the run alone to 1e-5. Resumed from the workdirs' last checkpoints; on the CPU a run
+    alone then ends with the numbers of an uninterrupted one, bit for bit. Files: best.pt,
+    eigenvalues.npy. Raises ValueError for states, a checkpoint or a D' that do not fit, OSError for
+    a model or a corpus that cannot be read.
+    """
+    runs = _configs(cfg, replicas, workdirs)
+    on_progress = on_progress or (lambda fraction: None)
+    share = _TRAINING if cfg.eval.downstream else 1.0
+    start = time.perf_counter()
+    states = make_states(cfg)
+    initial = [_initial(run, states, workdir) for run, workdir in zip(runs, workdirs, strict=True)]
+    seconds_states = time.perf_counter() - start
+    listed = [registry.callbacks.resolve(spec)() for spec in cfg.callbacks]
+    infos = [callbacks.Run(w.name, asdict(run)) for run, w in zip(runs, workdirs, strict=True)]
+
+    def training(fraction: float) -> None:
+        on_progress(share * fraction)
+
+    def costing(fraction: float) -> None:
+        on_progress(share + (1 - share) * fraction)
+
+    def record(i: int, step: int, values: Mapping[str, Any]) -> None:
+        callbacks.call(listed, "record", infos[i], step, values)
+
+    if cfg.processes > 1:
+        ends = launch(train, (runs, initial, workdirs), cfg.processes, training)
+        for i, end in enumerate(ends):
+            for step, values in end["points"].items():
+                record(i, step, values)
+    else:
+        ends = train(ALONE, runs, initial, workdirs, states, training, record)
+    compressors = [Compressor(end["best"], states.spectrum.offset.float()) for end in ends]
+    costs: list[dict[str, float]] = [{}] * len(runs)
+    if cfg.eval.downstream:
+        costs = downstream_costs(cfg, states, compressors, costing)
+    more, optima = {"seconds_states": seconds_states}, {}
+    found = [
+        _result(run, states, compressor, end, workdir, more | cost, optima)
+        for run, compressor, end, workdir, cost in zip(
+            runs, compressors, ends, workdirs, costs, strict=True
+        )
+    ]
+    for info, result in zip(infos, found, strict=True):
+        callbacks.call(listed, "end", info, result.scalars, result.artifacts)
+    if cfg.stage == "1a" and len(found) <= _NAMED:
+        for workdir in workdirs:
+            print(f"stage 1b from here: stage=1b train.init_from={workdir.name}", file=sys.stderr)
+    return found
+
+
+def train(
+    world: World,
+    runs: Sequence[TrainConfig],
+    initial: Sequence[torch.Tensor],
+    workdirs: Sequence[Path],
+    states: States | None = None,
+    on_progress: Callable[[float], None] | None = None,
+    on_record: Record = lambda i, step, values: None,
+) -> list[dict[str, Any]]:
+    """How each run ended: the state of its trainer, with seconds. Every rank has the same."""
+    cfg = runs[0]
+    states, on_progress = states or make_states(cfg), on_progress or world.report
+    device = world.device(cfg.device)
+    files = [
+        Checkpoints(workdir, "epoch", "last", _origin(cfg, states, W))
+        for workdir, W in zip(workdirs, initial, strict=True)
+    ]
+    saved = [checkpoints.load() for checkpoints in files]
+    ends: list[dict[str, Any]] = [{}] * len(runs)
+    epochs = [state["epoch"] if state else 0 for state in saved]
+    for epoch in sorted(set(epochs)):  # replicas that were stopped together go on together
+        group = [i for i, at in enumerate(epochs) if at == epoch]
+        trainer = Trainer(
+            cfg,
+            states,
+            [initial[i] for i in group],
+            [_lr(runs[i]) for i in group],
+            [runs[i].train.seed for i in group],
+            device,
+            world,
+        )
+        seconds = 0.0
+        if epoch:
+            trainer.load_states([saved[i] for i in group])
+            seconds = max(saved[i]["seconds"] for i in group)
+            print(f"goes on after epoch {epoch}", file=sys.stderr)
+        elif world.rank == 0:
+            print(
+                f"{len(states.train)} states to train on: {trainer.epoch_steps} updates an epoch, "
+                f"at most {trainer.n_steps}",
+                file=sys.stderr,
+            )
+        start = time.perf_counter() - seconds
+        last = time.perf_counter()
+
+        def save(trainer: Trainer = trainer, group: list[int] = group, start: float = start):
+            nonlocal last
+            if world.rank or time.perf_counter() - last < SAVE_SECONDS:
+                return
+            for place, i in enumerate(group):
+                spent = time.perf_counter() - start
+                files[i].save(trainer.epoch, trainer.state(place) | {"seconds": spent})
+            last = time.perf_counter()
+
+        def record(place: int, step: int, values: Mapping[str, Any], group: list[int] = group):
+            on_record(group[place], step, values)
+
+        trainer.run(save, on_progress, record)
+        spent = time.perf_counter() - start
+        for place, i in enumerate(group):
+            ends[i] = trainer.state(place) | {"seconds": spent}
+    return ends
+
+
+def _origin(cfg: TrainConfig, states: States, W: torch.Tensor) -> list[str]:
+    """What a run starts from that its config does not tell."""
+    origin = [states.lm_sha256, states.corpus_sha256]
+    if cfg.stage == "1b":  # the file of train.init_from may have been replaced
+        origin.append(hashlib.sha256(W.numpy().tobytes()).hexdigest())
+    return origin
+
+
+def downstream_costs(
+    cfg: TrainConfig,
+    states: States,
+    compressors: Sequence[Compressor],
+    on_progress: Callable[[float], None],
+) -> list[dict[str, float]]:
+    """Columns of each: what its reconstructions cost the language model on the held-out text."""
+    lm, sequences, spectrum = load_model(cfg), states.sequences, states.spectrum
+    mu, n, seed = spectrum.offset.float(), sequences.n_train, cfg.data.seed
+    changes: dict[Any, Any] = dict(enumerate(compressors))
+    for k in {compressor.k for compressor in compressors}:
+        changes["pca", k] = Compressor(spectrum.leading(k).float(), mu)
+        changes["random", k] = random_projector(k, mu, seed)
+    device = lm.model.device
+    changes = {
+        name: replace(c, W=c.W.to(device), mu=c.mu.to(device)) for name, c in changes.items()
+    }
+    heldout = sequences.ids[n:], sequences.keep[n:]
+    found = downstream(lm, cfg.lm.site, *heldout, changes, on_progress)
+    return [
+        downstream_columns(found["base"], found[i], found["pca", c.k], found["random", c.k])
+        for i, c in enumerate(compressors)
+    ]
+
+
+def _result(
+    cfg: TrainConfig,
+    states: States,
+    compressor: Compressor,
+    end: Mapping[str, Any],
+    workdir: Path,
+    more: Mapping[str, float],
+    optima: dict[int, Context],
+) -> RunResult:
+    spectrum, k, n_train = states.spectrum, compressor.k, len(states.train)
+    if n_train < k:
+        print(
+            f"warning: {n_train} states of the train split are fewer than D' = {k}: PCA has no "
+            "error there",
+            file=sys.stderr,
+        )
+    ctx = Context(compressor.W.double(), spectrum, states.train, states.heldout, optima)
+    scalars = {
+        "dim": states.dim,
+        "k": k,
+        "n_params": compressor.W.numel(),
+        "n_tokens": n_train + len(states.heldout),
+        "n_tokens_train": n_train,
+        "n_tokens_heldout": len(states.heldout),
+        "lm_sha256": states.lm_sha256,
+        "corpus_sha256": states.corpus_sha256,
+        "best_epoch": end["best_epoch"],
+        "n_epochs": end["last_epoch"],
+        "n_steps": end["n_steps"],
+        "stopped_early": end["end"] == "stopped",
+        "seconds_train": end["seconds"],
+        **more,
+    }
+    for spec in cfg.metrics:
+        value = registry.metrics.resolve(spec)(ctx)
+        scalars |= value if isinstance(value, Mapping) else {split_spec(spec)[0]: value}
+    if cfg.stage == "1b":
+        scalars |= _forgetting(cfg, compressor, workdir)
+    scalars = {name: value for name, value in scalars.items() if _is_defined(value)}
+    workdir.mkdir(parents=True, exist_ok=True)
+    save_best(workdir / BEST, Best(compressor, asdict(cfg), workdir.name, scalars))
+    np.save(workdir / EIGENVALUES, spectrum.eigenvalues.numpy())
+    curves = Curves()
+    for step, values in end["points"].items():
+        curves.log(step, values)
+    return RunResult(
+        scalars=scalars,
+        curves=curves.as_dict(),
+        tables={"nested": nested_table(cfg, ctx)} if cfg.model.nested else {},
+        artifacts=[workdir / BEST, workdir / EIGENVALUES],
+        status="diverged" if end["end"] == "diverged" else "ok",
+    )
+
+
+def _configs(
+    cfg: TrainConfig, replicas: Mapping[str, Sequence], workdirs: Sequence[Path]
+) -> list[TrainConfig]:
+    """The config of each run."""
+    if unknown := set(replicas) - set(REPLICA_KEYS):
+        raise ValueError(f"{sorted(unknown)} may not differ inside a stack of {cfg.experiment}")
+    runs = []
+    for i in range(len(workdirs)):
+        changed: dict[str, dict[str, Any]] = {"train": {}, "model": {}}
+        for key, values in replicas.items():
+            section, name = key.split(".")
+            changed[section][name] = values[i]
+        sections = {name: replace(getattr(cfg, name), **to) for name, to in changed.items()}
+        runs.append(replace(cfg, **sections))
+    return runs
+
+
+def _lr(cfg: TrainConfig) -> float:
+    return cfg.train.lr * (STAGE_1B_LR if cfg.stage == "1b" else 1.0)
+
+
+def _initial(cfg: TrainConfig, states: States, workdir: Path) -> torch.Tensor:
+    """W [k, D] to start from."""
+    k = rank_of(cfg.model.d_compressed, cfg.model.ratio, states.dim)
+    if cfg.model.nested and cfg.model.nested[-1] != k:
+        raise ValueError(f"model.nested={cfg.model.nested} must end in D' = {k}")
+    if cfg.stage == "1a":
+        return initial_weights(cfg.model, k, states.spectrum.eigenvectors, cfg.train.seed)
+    best, path = _stage_1a(cfg, workdir)
+    expected = {
+        "model.d_compressed": k,
+        "lm.dim": states.dim,
+        "model.center": cfg.model.center,
+        "lm.site": cfg.lm.site,
+    }
+    check_continues(best, path, expected)
+    return best.compressor.W
+
+
+def _stage_1a(cfg: TrainConfig, workdir: Path) -> tuple[Best, Path]:
+    """The checkpoint of train.init_from: of a run of this store, or a file."""
+    name = cfg.train.init_from
+    store = workdir.parent.parent
+    places = [store / "artifacts" / name / BEST, Path(name).expanduser()]
+    places.append(places[1] / BEST)
+    for path in places:
+        if path.is_file():
+            return load_best(path), path
+    raise ValueError(
+        f"train.init_from={name}: neither a run of {store} with a {BEST}, nor a file, nor a folder "
+        "with one"
+    )
+
+
+def _forgetting(cfg: TrainConfig, compressor: Compressor, workdir: Path) -> dict[str, float]:
+    """Mean squared error on the held-out states of stage 1a, before and after stage 1b."""
+    best, _ = _stage_1a(cfg, workdir)
+    old = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrainConfig), best.config))
+    heldout = make_states(replace(old, device=cfg.device, processes=cfg.processes)).heldout
+    before, after = (
+        mse_of(c.W[None].double(), second_moment(heldout, c.mu.double())).item()
+        for c in (best.compressor, compressor)
+    )
+    forgotten = after / before - 1 if before else math.nan
+    return {"mse_1a_before": before, "mse_1a_after": after, "forget_1a": forgotten}
+
+
+def _is_defined(value: Any) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
