@@ -1,16 +1,15 @@
 """`python -m analysis.dln STORE... -o DIR`: every figure that the runs of a sweep of dln allow."""
 
-import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
 import polars as pl
 from matplotlib.axes import Axes
 
+from analysis.arguments import parser_of
 from analysis.curves import curve_names, key_values, varying_keys
 from analysis.dln.figures import quantities_of, scalar_curves
 from analysis.dln.predictions import plot_plateaus, plot_theory
@@ -27,7 +26,14 @@ example:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
+    parser = parser_of(
+        "dln",
+        "Write every figure that the runs of a sweep of dln allow.",
+        _EXAMPLES,
+        several=True,
+        output="folder for the .png files, made if its parent is there",
+    )
+    arguments = parser.parse_args(argv)
     matplotlib.use("Agg")
     try:
         df = load_sweep(*arguments.stores, params="all", status=("ok", "diverged", "failed"))
@@ -47,25 +53,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m analysis.dln",
-        description="Write every figure that the runs of a sweep of dln allow.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("stores", nargs="+", type=Path, metavar="STORE", help="folder of a sweep")
-    parser.add_argument(
-        "-o",
-        "--output",
-        required=True,
-        type=Path,
-        metavar="DIR",
-        help="folder for the .png files, made if its parent is there",
-    )
-    return parser
 
 
 def _figures(df: pl.DataFrame) -> Iterator[tuple[str, Callable[[], Axes | list[Axes]], str]]:

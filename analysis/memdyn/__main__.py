@@ -10,6 +10,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import polars as pl
 
+from analysis.arguments import parser_of
 from analysis.curves import key_values, varying_keys
 from analysis.memdyn.axes import METRICS
 from analysis.memdyn.figures import FIGURES, create_all_visualizations
@@ -61,21 +62,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m analysis.memdyn",
-        description="Write the figures, the summary and the report of each run of a sweep of "
-        "memdyn; of several runs also means over seeds.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("store", type=Path, metavar="STORE", help="folder of a sweep")
-    parser.add_argument(
-        "-o",
-        "--output",
-        required=True,
-        type=Path,
-        metavar="DIR",
-        help="folder to write to, made if its parent is there; with several runs a folder for each",
+    parser = parser_of(
+        "memdyn",
+        "Write the figures, the summary and the report of each run of a sweep of memdyn; of "
+        "several runs also means over seeds.",
+        _EXAMPLES,
+        output="folder to write to, made if its parent is there; with several runs a folder for "
+        "each",
     )
     parser.add_argument("--run", metavar="ID", help="this run only")
     parser.add_argument(

@@ -1,5 +1,6 @@
 """Figures and answers of qlora_probe, from a store."""
 
+from analysis.measured import NotMeasured
 from analysis.qlora_probe.answers import paired_answers, plot_forgetting, write_generations
 from analysis.qlora_probe.inside import plot_inner_view, plot_spectrum
 from analysis.qlora_probe.of_training import (
@@ -18,7 +19,7 @@ from analysis.qlora_probe.over_runs import (
     plot_ranks,
 )
 from analysis.qlora_probe.report import report
-from analysis.qlora_probe.runs import NotMeasured, Run, load_run, runs_of
+from analysis.qlora_probe.runs import Run, load_run, runs_of
 
 __all__ = [
     "NotMeasured",

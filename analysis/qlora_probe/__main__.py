@@ -1,19 +1,19 @@
 """`python -m analysis.qlora_probe STORE -o DIR`: figures, answers and report of a sweep."""
 
-import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from argparse import ArgumentParser
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib
-import matplotlib.pyplot as plt
 import polars as pl
 
 from analysis import qlora_probe
+from analysis.arguments import parser_of
+from analysis.measured import NotMeasured, write_figures
 from analysis.panels import run_name
 from analysis.qlora_probe.answers import as_text
-from analysis.qlora_probe.runs import NotMeasured, Run
+from analysis.qlora_probe.runs import Run
 
 OVER_RUNS = {  # file name -> what draws a frame of runs
     "loss_curves": qlora_probe.plot_loss_curves,
@@ -51,11 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not output.parent.is_dir():
             raise FileNotFoundError(f"cannot write to {output}: no folder {output.parent}")
         output.mkdir(exist_ok=True)
-        _draw(OVER_RUNS, runs, output)
+        write_figures(OVER_RUNS, runs, output)
         if len(runs) > 1:
             name = run_name(run.row)
             print(f"\nof run {run.row['run_id']}, {name}; another one with --run:")
-        _draw(OF_A_RUN, run, output)
+        write_figures(OF_A_RUN, run, output)
         _write_generations(store, runs, output)
         answers = qlora_probe.report(runs)
         (output / REPORT).write_text(answers)
@@ -68,22 +68,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m analysis.qlora_probe",
-        description="Write every figure that the runs of a sweep of qlora_probe allow, the answers "
-        "of base and tuned models, and a report.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("store", type=Path, metavar="STORE", help="folder of a sweep")
-    parser.add_argument(
-        "-o",
-        "--output",
-        required=True,
-        type=Path,
-        metavar="DIR",
-        help="folder to write to, made if its parent is there",
+def _parser() -> ArgumentParser:
+    parser = parser_of(
+        "qlora_probe",
+        "Write every figure that the runs of a sweep of qlora_probe allow, the answers of base "
+        "and tuned models, and a report.",
+        _EXAMPLES,
     )
     parser.add_argument(
         "--run",
@@ -91,21 +81,6 @@ def _parser() -> argparse.ArgumentParser:
         help="the run whose own figures are drawn (default: the first that ended well)",
     )
     return parser
-
-
-def _draw(figures: Mapping[str, Callable], data: Any, output: Path) -> None:
-    """The figures that the data allow; a line for each that they do not."""
-    for name, draw in figures.items():
-        try:
-            axes = draw(data)
-        except NotMeasured as error:
-            print(f"no {name}.png: {error}", file=sys.stderr)
-            continue
-        figure = axes[0].figure if isinstance(axes, list) else axes.figure
-        path = output / f"{name}.png"
-        figure.savefig(path, dpi=150)
-        plt.close(figure)
-        print(f"{path}: {draw.__doc__.splitlines()[0]}")
 
 
 def _write_generations(store: Path, runs: pl.DataFrame, output: Path) -> None:

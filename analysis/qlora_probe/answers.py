@@ -10,9 +10,10 @@ import polars as pl
 from matplotlib.axes import Axes
 
 from analysis.curves import LEVEL
+from analysis.measured import NotMeasured
 from analysis.plots import legend_beside
 from analysis.qlora_probe.of_training import FIRST, SECOND, make_axes
-from analysis.qlora_probe.runs import NotMeasured, Run
+from analysis.qlora_probe.runs import Run
 from qlora_probe.theory import Forgetting, measure_forgetting
 
 _SHORT = 60  # characters of a text on the terminal

@@ -5,10 +5,11 @@ import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
 
+from analysis.measured import NotMeasured
 from analysis.panels import set_run_title
 from analysis.plots import legend_beside, line_colors
 from analysis.qlora_probe.of_training import FIRST, SECOND, make_axes
-from analysis.qlora_probe.runs import NotMeasured, Run
+from analysis.qlora_probe.runs import Run
 
 _PHASES = {"base": "before", "tuned": "after"}
 _LABELLED = 32  # most tokens, blocks or heads that have a tick each

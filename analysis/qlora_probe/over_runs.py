@@ -11,6 +11,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
 
 from analysis.curves import LEVEL, SeedStatistics, over_seeds, value_text, varying_keys
+from analysis.measured import NotMeasured, is_measured, parts_of, require, scalar_statistics
 from analysis.panels import make_panels
 from analysis.plots import (
     CROSS,
@@ -24,7 +25,7 @@ from analysis.plots import (
     set_log,
     spans_decade,
 )
-from analysis.qlora_probe.runs import LR, NotMeasured, is_measured, leading_keys, parts_of, require
+from analysis.qlora_probe.runs import LR, leading_keys
 
 LOSS = "loss (nats per target token)"
 FINAL_LOSS = "final held-out loss\n(nats per target token)"
@@ -213,13 +214,6 @@ def _plot_against(
         handles.append(Line2D([], [], label="best of its line", **_RING | {"ms": 8}))
     draw_legend(axes[0].figure, title, handles, records, by, loc="outside right upper")
     return axes
-
-
-def scalar_statistics(runs: pl.DataFrame, y: str, by: Sequence[str]) -> SeedStatistics:
-    """`over_seeds` of a scalar: a curve of one point, at step 0."""
-    value = pl.col(y).cast(pl.Float64).fill_null(np.nan)
-    cells = runs.with_columns(pl.concat_list(value).alias(y), step=pl.concat_list(pl.lit(0)))
-    return over_seeds(cells, y, by)
 
 
 def _with_own_intervals(

@@ -10,7 +10,8 @@ import polars as pl
 from scipy.special import stdtrit
 
 from analysis.curves import LEVEL, key_values, value_text, varying_keys
-from analysis.qlora_probe.runs import LR, NotMeasured, leading_keys, parts_of, require
+from analysis.measured import NotMeasured, parts_of, require
+from analysis.qlora_probe.runs import LR, leading_keys
 from qlora_probe.theory import rank_correlation
 
 _FINAL = "final_eval_loss"

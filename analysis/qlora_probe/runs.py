@@ -1,6 +1,6 @@
 """Runs of a store: all of them in a frame for figures over runs, one of them with its tables."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,19 +9,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from analysis.curves import varying_keys
+from analysis import measured
+from analysis.measured import NotMeasured
 from analysis.runs import choose_run
 from plugins.load import load_sweep, load_sweep_config, load_table
 from plugins.registry import UnknownName
 
 EXPERIMENT = "qlora_probe/train"
 STATUS = ("ok", "diverged", "failed")
-MOST_GROUPS = 20  # that are told apart in a figure
 LR = "optim.lr"
-
-
-class NotMeasured(ValueError):
-    """A figure or an answer needs what no run has measured, or a key that no run varies."""
 
 
 @dataclass(frozen=True)
@@ -91,45 +87,5 @@ def load_run(store: Path | str, run_id: str | None = None) -> Run:
 
 
 def leading_keys(runs: pl.DataFrame, *, without: Sequence[str] = ()) -> list[str]:
-    """Keys that tell the runs apart but for the seed, learning rate first.
-
-    As many as make groups that a figure can tell apart; a key whose values these keys, or those of
-    `without`, tell already is left out.
-    """
-    without = [key for key in without if key in runs.columns]
-    keys: list[str] = []
-    n_known = runs.select(without).n_unique() if without else 1
-    for key in sorted(varying_keys(runs), key=lambda key: key != LR):
-        if key.split(".")[-1] == "seed" or key in without:
-            continue
-        n = runs.select(*without, *keys, key).n_unique()
-        if n == n_known:
-            continue
-        if keys and runs.select(*keys, key).n_unique() > MOST_GROUPS:
-            break
-        keys.append(key)
-        n_known = n
-    return keys
-
-
-def parts_of(
-    frame: pl.DataFrame, by: Sequence[str]
-) -> Iterator[tuple[dict[str, Any], pl.DataFrame]]:
-    """The values of the keys and the rows that have them, sorted; all rows without keys."""
-    if not by:
-        yield {}, frame
-        return
-    for values, part in frame.sort(by, nulls_last=True).group_by(by, maintain_order=True):
-        yield dict(zip(by, values, strict=True)), part
-
-
-def is_measured(runs: pl.DataFrame, column: str) -> bool:
-    """Whether some run has it."""
-    return column in runs.columns and runs[column].count() > 0
-
-
-def require(runs: pl.DataFrame, *columns: str) -> None:
-    """Raises NotMeasured where no run has one of them."""
-    for column in columns:
-        if not is_measured(runs, column):
-            raise NotMeasured(f"none of the {len(runs)} runs has {column}")
+    """Keys that tell the runs apart but for the seed, learning rate first."""
+    return measured.leading_keys(runs, first=LR, without=without)

@@ -1,0 +1,28 @@
+"""The arguments that the commands of all families share: stores, and a folder to write to."""
+
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from pathlib import Path
+
+
+def parser_of(
+    family: str,
+    description: str,
+    examples: str,
+    *,
+    several: bool = False,
+    output: str = "folder to write to, made if its parent is there",
+) -> ArgumentParser:
+    """STORE -o DIR: `store` and `output`; STORE... and `stores` with `several`.
+
+    `output` is the help of -o.
+    """
+    parser = ArgumentParser(
+        prog=f"python -m analysis.{family}",
+        description=description,
+        epilog=examples,
+        formatter_class=RawDescriptionHelpFormatter,
+    )
+    stores = {"nargs": "+", "dest": "stores"} if several else {"dest": "store"}
+    parser.add_argument(type=Path, metavar="STORE", help="folder of a sweep", **stores)
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help=output)
+    return parser
