@@ -8,7 +8,9 @@ from pages import blocks, commands, run
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["docs/dln.md", "docs/memdyn.md", "docs/qlora_probe.md"])
+@pytest.mark.parametrize(
+    "page", [f"docs/{family}.md" for family in ("dln", "memdyn", "qlora_probe", "compressor")]
+)
 def test_commands_and_code_of_a_page_work(root, tmp_path, page):
     """Shell lines first, then the snippets that read what these stored; all in one folder."""
     for command in commands(root, page):
