@@ -13,7 +13,7 @@ from compressor.extract import check_site
 from compressor.spectra import parse_spectrum
 from plugins.lm.corpora import check_corpus
 from plugins.lm.models import check_source
-from plugins.registry import split_spec
+from plugins.registry import check_specs
 
 _SYNTHETIC_KEYS = {"rows": 4096, "spectrum": "power:1", "mean": 0.0}
 
@@ -83,14 +83,7 @@ def check_states(cfg: TrainConfig) -> None:
 
 def check_plugins(cfg: TrainConfig) -> None:
     """Names and parameters of metrics and callbacks."""
-    for key, specs, known in (
-        ("metrics", cfg.metrics, registry.metrics),
-        ("callbacks", cfg.callbacks, registry.callbacks),
-    ):
-        names = [split_spec(spec)[0] for spec in specs]
-        if twice := {name for name in names if names.count(name) > 1}:
-            raise ValueError(f"{key} has {', '.join(sorted(twice))} twice")
-        for spec in specs:
-            known.resolve(spec)
+    check_specs("metrics", cfg.metrics, registry.metrics)
+    check_specs("callbacks", cfg.callbacks, registry.callbacks)
     for spec in cfg.callbacks:
         registry.callbacks.resolve(spec)()

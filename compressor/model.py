@@ -92,6 +92,21 @@ def init_scale(model: ModelConfig) -> float:
     return model.init_scale or (_SMALL if model.init == "small" else 1.0)
 
 
+def find_best(name: str, store: Path) -> tuple[Best, Path]:
+    """The checkpoint that train.init_from names: a run_id of the store, a file, or its folder.
+
+    Raises ValueError for one that is not there, or damaged.
+    """
+    given = Path(name).expanduser()
+    for path in (store / "artifacts" / name / BEST, given, given / BEST):
+        if path.is_file():
+            return load_best(path), path
+    raise ValueError(
+        f"train.init_from={name}: neither a run of {store} with a {BEST}, nor a file, nor a folder "
+        "with one"
+    )
+
+
 def check_continues(best: Best, path: Path, expected: Mapping[str, Any]) -> None:
     """ValueError unless the checkpoint has what `expected` says of k, D, model.center, lm.site."""
     config = best.config

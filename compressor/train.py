@@ -24,8 +24,8 @@ from compressor.model import (
     Best,
     Compressor,
     check_continues,
+    find_best,
     initial_weights,
-    load_best,
     save_best,
 )
 from compressor.nested import nested_table
@@ -282,7 +282,7 @@ def _initial(cfg: TrainConfig, states: States, workdir: Path) -> torch.Tensor:
         raise ValueError(f"model.nested={cfg.model.nested} must end in D' = {k}")
     if cfg.stage == "1a":
         return initial_weights(cfg.model, k, states.spectrum.eigenvectors, cfg.train.seed)
-    best, path = _stage_1a(cfg, workdir)
+    best, path = find_best(cfg.train.init_from, workdir.parent.parent)
     expected = {
         "model.d_compressed": k,
         "lm.dim": states.dim,
@@ -293,24 +293,9 @@ def _initial(cfg: TrainConfig, states: States, workdir: Path) -> torch.Tensor:
     return best.compressor.W
 
 
-def _stage_1a(cfg: TrainConfig, workdir: Path) -> tuple[Best, Path]:
-    """The checkpoint of train.init_from: of a run of this store, or a file."""
-    name = cfg.train.init_from
-    store = workdir.parent.parent
-    places = [store / "artifacts" / name / BEST, Path(name).expanduser()]
-    places.append(places[1] / BEST)
-    for path in places:
-        if path.is_file():
-            return load_best(path), path
-    raise ValueError(
-        f"train.init_from={name}: neither a run of {store} with a {BEST}, nor a file, nor a folder "
-        "with one"
-    )
-
-
 def _forgetting(cfg: TrainConfig, compressor: Compressor, workdir: Path) -> dict[str, float]:
     """Mean squared error on the held-out states of stage 1a, before and after stage 1b."""
-    best, _ = _stage_1a(cfg, workdir)
+    best, _ = find_best(cfg.train.init_from, workdir.parent.parent)
     old = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrainConfig), best.config))
     heldout = make_states(replace(old, device=cfg.device, processes=cfg.processes)).heldout
     before, after = (

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from compressor import spectrum as spectra
 from compressor.config import rank_of, shape
-from compressor.model import BEST, Compressor, check_continues, load_best
+from compressor.model import Compressor, check_continues, find_best
 from compressor.spectrum import Spectrum
 from compressor.states import States, load_model, make_states
 from compressor.trm_check import check_from_site, middle
@@ -93,13 +93,7 @@ def target_compressor(cfg: TrmConfig, states: States, store: Path) -> Compressor
     name = cfg.train.init_from
     if name is None:
         return pca(states.spectrum, k)
-    places = [store / "artifacts" / name / BEST, Path(name).expanduser()]
-    path = next((path for path in places if path.is_file()), None)
-    if path is None:
-        raise ValueError(
-            f"train.init_from={name}: neither a run of {store} with a {BEST}, nor a file"
-        )
-    best = load_best(path)
+    best, path = find_best(name, store)
     expected = {
         "lm.dim": states.dim,
         "model.d_compressed": k,

@@ -8,7 +8,7 @@ from memdyn import registry
 from memdyn.config import ModelConfig, TrainConfig, measured_positions, prompt_length
 from plugins.lm.corpora import check_corpus
 from plugins.lm.models import check_source
-from plugins.registry import split_spec
+from plugins.registry import check_specs
 
 _TINY_KEYS = ("layers", "width", "vocab", "init_range")
 
@@ -40,14 +40,7 @@ def check(cfg: TrainConfig, replicas: Mapping[str, Sequence]) -> None:
         )
     if not cfg.metrics:
         raise ValueError("metrics must name at least one, got []")
-    for key, specs, known in (
-        ("metrics", cfg.metrics, registry.metrics),
-        ("callbacks", cfg.callbacks, registry.callbacks),
-    ):
-        names = [split_spec(spec)[0] for spec in specs]
-        if twice := {name for name in names if names.count(name) > 1}:
-            raise ValueError(f"{key} has {', '.join(sorted(twice))} twice")
-        for spec in specs:
-            known.resolve(spec)
+    check_specs("metrics", cfg.metrics, registry.metrics)
+    check_specs("callbacks", cfg.callbacks, registry.callbacks)
     for spec in cfg.callbacks:
         registry.callbacks.resolve(spec)()

@@ -2,7 +2,7 @@
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Generic, TypeVar
 
@@ -98,3 +98,12 @@ def split_spec(spec: str | Mapping) -> tuple[str, dict]:
 
 def _place(function: Callable) -> str:
     return f"{function.__module__}.{function.__qualname__}"
+
+
+def check_specs(key: str, specs: Sequence[str | Mapping], registry: Registry) -> None:
+    """ValueError for a name that stands twice in the list `key`, or that `resolve` refuses."""
+    names = [split_spec(spec)[0] for spec in specs]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"{key} has {', '.join(sorted(twice))} twice")
+    for spec in specs:
+        registry.resolve(spec)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 
 from plugins.lm.models import check_quant, check_source
-from plugins.registry import did_you_mean, split_spec
+from plugins.registry import check_specs, did_you_mean, split_spec
 from qlora_probe import examples, prompts, registry
 from qlora_probe import probes as probes  # registers them
 from qlora_probe.config import ModelConfig, TrainConfig, lora_shape, tiny
@@ -39,9 +39,8 @@ def check(cfg: TrainConfig, replicas: Mapping[str, Sequence]) -> None:
         prompts.prompts(cfg.eval.suite, model.source)
     elif cfg.eval.adapters:
         raise ValueError(f"eval.adapters={cfg.eval.adapters} needs an eval.suite of prompts")
+    check_specs("callbacks", cfg.callbacks, registry.callbacks)
     names = [split_spec(spec)[0] for spec in cfg.callbacks]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise ValueError(f"callbacks has {', '.join(sorted(twice))} twice")
     for spec in cfg.callbacks:
         registry.callbacks.resolve(spec)()
     for name in NEEDS_EAGER:

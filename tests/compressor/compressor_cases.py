@@ -52,7 +52,7 @@ def on_model(folder: Path, **changes: Any) -> TrainConfig:
 def run(
     cfg: TrainConfig, folder: Path, replicas: Mapping[str, Sequence] | None = None, **more: Any
 ) -> list[RunResult]:
-    """All runs of a stack; workdirs are folder/work/0, 1, ..."""
+    """All runs of a stack, each in a workdir of its own as in a store."""
     n = len(next(iter(replicas.values()))) if replicas else 1
     return run_stack(cfg, replicas or {}, [folder / "work" / str(i) for i in range(n)], **more)
 
