@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import hydra  # noqa: F401 (these keep the true clock; what is ours is imported later)
+import pandas  # noqa: F401 (pyarrow imports it where it is installed)
 import polars  # noqa: F401
 import pyarrow  # noqa: F401
 
