@@ -2,14 +2,18 @@
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
+from compressor.config import TrainConfig
 from compressor.extract import batches, block_of, output_of
 from compressor.model import Compressor
+from compressor.states import States, load_model
 from plugins.lm.models import LM
 
 Change = Callable[[Tensor], Tensor]  # states [n, D] -> as many
@@ -54,6 +58,31 @@ def downstream(
     return {
         name: dict(zip(names, (total / n).tolist(), strict=True)) for name, total in sums.items()
     }
+
+
+def downstream_costs(
+    cfg: TrainConfig,
+    states: States,
+    compressors: Sequence[Compressor],
+    on_progress: Callable[[float], None],
+) -> list[dict[str, float]]:
+    """Columns of each: what its reconstructions cost the language model on the held-out text."""
+    lm, sequences, spectrum = load_model(cfg), states.sequences, states.spectrum
+    mu, n, seed = spectrum.offset.float(), sequences.n_train, cfg.data.seed
+    changes: dict[Any, Any] = dict(enumerate(compressors))
+    for k in {compressor.k for compressor in compressors}:
+        changes["pca", k] = Compressor(spectrum.leading(k).float(), mu)
+        changes["random", k] = random_projector(k, mu, seed)
+    device = lm.model.device
+    changes = {
+        name: replace(c, W=c.W.to(device), mu=c.mu.to(device)) for name, c in changes.items()
+    }
+    heldout = sequences.ids[n:], sequences.keep[n:]
+    found = downstream(lm, cfg.lm.site, *heldout, changes, on_progress)
+    return [
+        columns(found["base"], found[i], found["pca", c.k], found["random", c.k])
+        for i, c in enumerate(compressors)
+    ]
 
 
 def columns(

@@ -1,6 +1,5 @@
 """The compressor: a weight-tied linear map, its initial weights, its file."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,9 @@ import torch
 from torch import Tensor
 
 from compressor import inits as inits  # registers them
-from compressor.config import ModelConfig
+from compressor.config import ModelConfig, TrainConfig
 from compressor.registry import matrices
+from compressor.trm_config import TrmConfig
 
 BEST = "best.pt"
 _SMALL = 1e-2
@@ -107,17 +107,17 @@ def find_best(name: str, store: Path) -> tuple[Best, Path]:
     )
 
 
-def check_continues(best: Best, path: Path, expected: Mapping[str, Any]) -> None:
-    """ValueError unless the checkpoint has what `expected` says of k, D, model.center, lm.site."""
+def continued(cfg: TrainConfig | TrmConfig, k: int, dim: int, store: Path) -> Compressor:
+    """That of cfg.train.init_from; ValueError unless k, D, model.center and lm.site are its own."""
+    best, path = find_best(cfg.train.init_from, store)
     config = best.config
-    found = {
-        "model.d_compressed": best.compressor.k,
-        "lm.dim": best.compressor.dim,
-        "model.center": config["model"]["center"],
-        "lm.site": config["lm"]["site"],
+    pairs = {
+        "model.d_compressed": (best.compressor.k, k),
+        "lm.dim": (best.compressor.dim, dim),
+        "model.center": (config["model"]["center"], cfg.model.center),
+        "lm.site": (config["lm"]["site"], cfg.lm.site),
     }
-    for key, value in expected.items():
-        if found[key] != value:
-            raise ValueError(
-                f"train.init_from={path}: its {key} is {found[key]}, this run's {value}"
-            )
+    for key, (found, expected) in pairs.items():
+        if found != expected:
+            raise ValueError(f"train.init_from={path}: its {key} is {found}, this run's {expected}")
+    return best.compressor

@@ -1,7 +1,6 @@
 """The experiment `compressor/train` on a stack of runs; a single run is a stack of one."""
 
 import hashlib
-import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,38 +8,22 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from omegaconf import OmegaConf
 
 from compressor import callbacks, registry
-from compressor import metrics as metrics  # registers them
 from compressor.config import REPLICA_KEYS, TrainConfig, rank_of
-from compressor.downstream import columns as downstream_columns
-from compressor.downstream import downstream, random_projector
-from compressor.evaluate import mse_of
-from compressor.model import (
-    BEST,
-    Best,
-    Compressor,
-    check_continues,
-    find_best,
-    initial_weights,
-    save_best,
-)
-from compressor.nested import nested_table
+from compressor.downstream import downstream_costs
+from compressor.model import Compressor, continued, initial_weights
 from compressor.ranks import ALONE, World, launch
 from compressor.reconstruction import Context
-from compressor.spectrum import second_moment
-from compressor.states import States, load_model, make_states
+from compressor.result import forgetting, make_result
+from compressor.states import States, make_states
 from compressor.trainer import Record, Trainer
 from plugins.lm.checkpoints import Checkpoints
-from plugins.registry import split_spec
-from plugins.result import Curves, RunResult
+from plugins.result import RunResult
 
 STAGE_1B_LR = 0.3  # of train.lr
 SAVE_SECONDS = 20.0  # between checkpoints of a stack
-EIGENVALUES = "eigenvalues.npy"
 _TRAINING = 0.5  # of the progress, where the language model follows
 _NAMED = 8  # most runs of a stack that are named on the terminal
 
@@ -85,14 +68,18 @@ def run_stack(
     else:
         ends = train(ALONE, runs, initial, workdirs, states, training, record)
     compressors = [Compressor(end["best"], states.spectrum.offset.float()) for end in ends]
-    costs: list[dict[str, float]] = [{}] * len(runs)
+    more = [{"seconds_states": seconds_states} for _ in runs]
     if cfg.eval.downstream:
         costs = downstream_costs(cfg, states, compressors, costing)
-    more, optima = {"seconds_states": seconds_states}, {}
+        more = [one | cost for one, cost in zip(more, costs, strict=True)]
+    if cfg.stage == "1b":
+        forgotten = forgetting(cfg, compressors, workdirs[0].parent.parent)
+        more = [one | values for one, values in zip(more, forgotten, strict=True)]
+    optima: dict[int, Context] = {}
     found = [
-        _result(run, states, compressor, end, workdir, more | cost, optima)
-        for run, compressor, end, workdir, cost in zip(
-            runs, compressors, ends, workdirs, costs, strict=True
+        make_result(run, states, compressor, end, workdir, one, optima)
+        for run, compressor, end, workdir, one in zip(
+            runs, compressors, ends, workdirs, more, strict=True
         )
     ]
     for info, result in zip(infos, found, strict=True):
@@ -175,85 +162,6 @@ def _origin(cfg: TrainConfig, states: States, W: torch.Tensor) -> list[str]:
     return origin
 
 
-def downstream_costs(
-    cfg: TrainConfig,
-    states: States,
-    compressors: Sequence[Compressor],
-    on_progress: Callable[[float], None],
-) -> list[dict[str, float]]:
-    """Columns of each: what its reconstructions cost the language model on the held-out text."""
-    lm, sequences, spectrum = load_model(cfg), states.sequences, states.spectrum
-    mu, n, seed = spectrum.offset.float(), sequences.n_train, cfg.data.seed
-    changes: dict[Any, Any] = dict(enumerate(compressors))
-    for k in {compressor.k for compressor in compressors}:
-        changes["pca", k] = Compressor(spectrum.leading(k).float(), mu)
-        changes["random", k] = random_projector(k, mu, seed)
-    device = lm.model.device
-    changes = {
-        name: replace(c, W=c.W.to(device), mu=c.mu.to(device)) for name, c in changes.items()
-    }
-    heldout = sequences.ids[n:], sequences.keep[n:]
-    found = downstream(lm, cfg.lm.site, *heldout, changes, on_progress)
-    return [
-        downstream_columns(found["base"], found[i], found["pca", c.k], found["random", c.k])
-        for i, c in enumerate(compressors)
-    ]
-
-
-def _result(
-    cfg: TrainConfig,
-    states: States,
-    compressor: Compressor,
-    end: Mapping[str, Any],
-    workdir: Path,
-    more: Mapping[str, float],
-    optima: dict[int, Context],
-) -> RunResult:
-    spectrum, k, n_train = states.spectrum, compressor.k, len(states.train)
-    if n_train < k:
-        print(
-            f"warning: {n_train} states of the train split are fewer than D' = {k}: PCA has no "
-            "error there",
-            file=sys.stderr,
-        )
-    ctx = Context(compressor.W.double(), spectrum, states.train, states.heldout, optima)
-    scalars = {
-        "dim": states.dim,
-        "k": k,
-        "n_params": compressor.W.numel(),
-        "n_tokens": n_train + len(states.heldout),
-        "n_tokens_train": n_train,
-        "n_tokens_heldout": len(states.heldout),
-        "lm_sha256": states.lm_sha256,
-        "corpus_sha256": states.corpus_sha256,
-        "best_epoch": end["best_epoch"],
-        "n_epochs": end["last_epoch"],
-        "n_steps": end["n_steps"],
-        "stopped_early": end["end"] == "stopped",
-        "seconds_train": end["seconds"],
-        **more,
-    }
-    for spec in cfg.metrics:
-        value = registry.metrics.resolve(spec)(ctx)
-        scalars |= value if isinstance(value, Mapping) else {split_spec(spec)[0]: value}
-    if cfg.stage == "1b":
-        scalars |= _forgetting(cfg, compressor, workdir)
-    scalars = {name: value for name, value in scalars.items() if _is_defined(value)}
-    workdir.mkdir(parents=True, exist_ok=True)
-    save_best(workdir / BEST, Best(compressor, asdict(cfg), workdir.name, scalars))
-    np.save(workdir / EIGENVALUES, spectrum.eigenvalues.numpy())
-    curves = Curves()
-    for step, values in end["points"].items():
-        curves.log(step, values)
-    return RunResult(
-        scalars=scalars,
-        curves=curves.as_dict(),
-        tables={"nested": nested_table(cfg, ctx)} if cfg.model.nested else {},
-        artifacts=[workdir / BEST, workdir / EIGENVALUES],
-        status="diverged" if end["end"] == "diverged" else "ok",
-    )
-
-
 def _configs(
     cfg: TrainConfig, replicas: Mapping[str, Sequence], workdirs: Sequence[Path]
 ) -> list[TrainConfig]:
@@ -282,29 +190,4 @@ def _initial(cfg: TrainConfig, states: States, workdir: Path) -> torch.Tensor:
         raise ValueError(f"model.nested={cfg.model.nested} must end in D' = {k}")
     if cfg.stage == "1a":
         return initial_weights(cfg.model, k, states.spectrum.eigenvectors, cfg.train.seed)
-    best, path = find_best(cfg.train.init_from, workdir.parent.parent)
-    expected = {
-        "model.d_compressed": k,
-        "lm.dim": states.dim,
-        "model.center": cfg.model.center,
-        "lm.site": cfg.lm.site,
-    }
-    check_continues(best, path, expected)
-    return best.compressor.W
-
-
-def _forgetting(cfg: TrainConfig, compressor: Compressor, workdir: Path) -> dict[str, float]:
-    """Mean squared error on the held-out states of stage 1a, before and after stage 1b."""
-    best, _ = find_best(cfg.train.init_from, workdir.parent.parent)
-    old = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrainConfig), best.config))
-    heldout = make_states(replace(old, device=cfg.device, processes=cfg.processes)).heldout
-    before, after = (
-        mse_of(c.W[None].double(), second_moment(heldout, c.mu.double())).item()
-        for c in (best.compressor, compressor)
-    )
-    forgotten = after / before - 1 if before else math.nan
-    return {"mse_1a_before": before, "mse_1a_after": after, "forget_1a": forgotten}
-
-
-def _is_defined(value: Any) -> bool:
-    return not isinstance(value, float) or math.isfinite(value)
+    return continued(cfg, k, states.dim, workdir.parent.parent).W

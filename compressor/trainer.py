@@ -11,6 +11,7 @@ from torch import Tensor
 
 from compressor import evaluate, objectives
 from compressor.config import TrainConfig
+from compressor.nested import nested_weights
 from compressor.optim import Optimizer, clip, lr_factor
 from compressor.ranks import ALONE, World
 from compressor.spectrum import CHUNK
@@ -62,7 +63,7 @@ class Trainer:
         self.batch, self.epoch_steps = batch, math.ceil(len(states.train) / batch)
         self.n_steps = self.epoch_steps * cfg.train.max_epochs
         self._sizes = cfg.model.nested
-        self._weights = nested_weights(cfg, states) if self._sizes else []
+        self._weights = nested_weights(cfg, states.spectrum) if self._sizes else []
         self._is_plain_mse = cfg.train.objective == "mse" and not self._sizes
         self._mse_and_gradient = self._compiled(objectives.mse_and_gradient)
         self._objective = self._compiled(self._chosen_objective())
@@ -273,20 +274,6 @@ def epoch_generator(seed: int, epoch: int) -> torch.Generator:
     """For the order of the tokens."""
     key = np.random.SeedSequence([int(seed), epoch]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(key) >> 1)
-
-
-def nested_weights(cfg: TrainConfig, states: States) -> list[float]:
-    """Of the losses of model.nested, sum 1: equal, or in proportion to 1 / mse_pca(k_j)."""
-    sizes = cfg.model.nested
-    if cfg.model.nested_weights == "equal":
-        return [1 / len(sizes) for _ in sizes]
-    mse = [states.spectrum.mse_pca(k) for k in sizes]
-    if not all(mse):
-        raise ValueError(
-            f"model.nested_weights=inverse_pca: of model.nested={sizes} k={sizes[mse.index(0)]} "
-            "has a PCA without error; leave it out, or take equal"
-        )
-    return [1 / m / sum(1 / m for m in mse) for m in mse]
 
 
 def _on(device: torch.device, X: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from compressor import spectrum as spectra
 from compressor.config import rank_of, shape
-from compressor.model import Compressor, check_continues, find_best
+from compressor.model import Compressor, continued
 from compressor.spectrum import Spectrum
 from compressor.states import States, load_model, make_states
 from compressor.trm_check import check_from_site, middle
@@ -90,18 +90,9 @@ def pca(spectrum: Spectrum, k: int) -> Compressor:
 def target_compressor(cfg: TrmConfig, states: States, store: Path) -> Compressor:
     """PCA of the target's site, or the checkpoint of train.init_from."""
     k = rank_of(cfg.model.d_compressed, cfg.model.ratio, states.dim)
-    name = cfg.train.init_from
-    if name is None:
+    if cfg.train.init_from is None:
         return pca(states.spectrum, k)
-    best, path = find_best(name, store)
-    expected = {
-        "lm.dim": states.dim,
-        "model.d_compressed": k,
-        "model.center": cfg.model.center,
-        "lm.site": cfg.lm.site,
-    }
-    check_continues(best, path, expected)
-    return best.compressor
+    return continued(cfg, k, states.dim, store)
 
 
 def read_pairs(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

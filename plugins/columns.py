@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -154,10 +153,6 @@ def read_schemas(files: Iterable[Path]) -> dict[Path, pa.Schema]:
         with opening([file]):
             schemas[file] = pq.read_schema(file)
     return schemas
-
-
-def polars_schema(schema: pa.Schema) -> pl.Schema:
-    return pl.from_arrow(schema.empty_table()).schema
 
 
 def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:

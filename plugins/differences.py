@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from plugins.columns import polars_schema, read_schemas, union
+from plugins.columns import read_schemas, union
 from plugins.fold import read_batches
 from plugins.parts import RESULTS, files_of, opening
 from plugins.result import BOOKKEEPING, TIMES
@@ -107,7 +107,7 @@ def _results(part: Path, row: int, schemas: Mapping[str, pa.Schema]) -> dict[str
     """Scalars, curves and, as "table/column", the lists of a table's cells of one row."""
     files = files_of(part)
     with opening(files):
-        scans = {file.name: scan_files([file], polars_schema(schemas[file.name])) for file in files}
+        scans = {file.name: scan_files([file], pl.Schema(schemas[file.name])) for file in files}
         [cells] = scans.pop(RESULTS).slice(row, 1).collect().to_dicts()
         attempt = cells.pop("attempt")
         for name, scan in scans.items():

@@ -14,7 +14,6 @@ from plugins.columns import (
     common_type,
     config_value,
     describe,
-    polars_schema,
     read_schemas,
     scalar,
     union,
@@ -168,7 +167,7 @@ class _Rows:
         if twice := [key for key in keys if key in order]:
             raise ValueError(f"config keys and results have the same names: {twice}")
         exprs = [self._key(key, schema).alias(key) for key in keys]
-        rows = scan_without(self.losers, self.counts, self.parts, polars_schema(schema))
+        rows = scan_without(self.losers, self.counts, self.parts, pl.Schema(schema))
         return rows.filter(pl.col("status").is_in(self.status)).select(*exprs, *order, *BOOKKEEPING)
 
     def _key(self, key: str, schema: pa.Schema) -> pl.Expr:
@@ -194,7 +193,7 @@ class _Rows:
                     f"config key {key!r} holds {describe(dtype)} in {where} and {describe(found)} "
                     f"in {place}: load them apart, or leave it out of params"
                 ) from conflict
-        target = polars_schema(pa.schema([(key, dtype or pa.null())]))[key]
+        target = pl.Schema(pa.schema([(key, dtype or pa.null())]))[key]
         filled = pl.col("config_id").replace_strict(
             list(fixed), list(fixed.values()), default=None, return_dtype=target
         )
@@ -237,7 +236,7 @@ def _read_table(parts: Sequence[Path], name: str) -> pl.DataFrame:
     paths = {parts.index(file.parent): str(file) for file in files}
     places = pl.Enum(paths.values())
     with opening(files):
-        schema = polars_schema(union(read_schemas(files)))
+        schema = pl.Schema(union(read_schemas(files)))
         rows = scan_files(files, schema, include_file_paths="_file").collect()
     counted = winners.filter(pl.col("part").is_in(list(paths))).select(
         "attempt", "plan", "index", _file=pl.col("part").replace_strict(paths, return_dtype=places)

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import polars as pl
 
-from plugins.columns import BOOKKEEPING_SCHEMA, polars_schema
+from plugins.columns import BOOKKEEPING_SCHEMA
 from plugins.parts import RESULTS, list_parts, opening, retry_vanished
 from plugins.scan import scan_without
 
 DONE = ("ok", "diverged")
 STATUS = (*DONE, "failed")
 _STORED = ("run_id", "attempt", "status", "seconds", "config_id")
-_TYPES = polars_schema(BOOKKEEPING_SCHEMA)
+_TYPES = pl.Schema(BOOKKEEPING_SCHEMA)
 _IS_BEATEN = (pl.col("run_id") == pl.col("run_id").shift(-1)).fill_null(False)  # of rows in rank
 
 

@@ -9,6 +9,8 @@ from test_cli import summary
 
 from analysis import load_sweep
 
+pytestmark = pytest.mark.slow
+
 ZIPPED = [
     "-cn=gph",
     "model.gamma=0.75,1.0,1.5",

@@ -21,7 +21,7 @@ OWN = {
     "qlora_probe": {"transformers", "peft", "bitsandbytes", "safetensors"},
     "compressor": {"wandb"},
 }
-ANALYSIS = {"analysis", "polars", "numpy", "scipy", "matplotlib"}
+ANALYSIS = {"analysis", "polars", "numpy", "scipy", "matplotlib", "rich"}
 FAMILIES = {
     "dln": FAMILY_MACHINERY,
     "memdyn": FAMILY_MACHINERY | LM_MACHINERY,

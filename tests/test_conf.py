@@ -48,6 +48,7 @@ def test_the_header_asks_a_question_and_names_the_command(name):
     assert f"defaults: [/{name.split('/')[0]}/schema/" in "\n".join(lines)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OWN)
 def test_every_experiment_runs(name, tmp_path):
     """Shortened, the axes of the file included: planned, checked, run, stored."""

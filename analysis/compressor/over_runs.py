@@ -52,7 +52,7 @@ def _draw_estimates(ax: Axes, dim: int) -> None:
         place = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center", "color": "0.4"}
         ax.annotate(f"{ratio}x", at, size="x-small", **place)
     ax.margins(y=0.1)
-    ax.legend(fontsize="small", loc="lower right")
+    ax.legend(fontsize="small", loc="center right")
 
 
 def plot_gap(store: Store) -> list[Axes]:

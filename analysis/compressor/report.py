@@ -13,6 +13,7 @@ from analysis.compressor.over_runs import prefixes_and_separate
 from analysis.compressor.runs import TRM, Store, keys_of, keys_of_predictors
 from analysis.curves import LEVEL, key_values, value_text
 from analysis.measured import NotMeasured, is_measured, parts_of, require
+from analysis.text_tables import text_table
 from compressor.theory import EXPECTED_COSINE
 
 TARGET = 0.95  # cosine
@@ -263,19 +264,9 @@ def _table(title: str, runs: pl.DataFrame, columns: Columns, published: bool = F
     return _text(title, rows)
 
 
-def _text(title: str, rows: list[dict[str, Any]]) -> str:
-    """Columns that end in line, the first begins in line."""
-    cells = [list(rows[0]), *(list(row.values()) for row in rows)]
-    cells = [[cell.strip() for cell in line] for line in cells]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [
-        "  ".join(
-            cell.rjust(width) if i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in cells
-    ]
-    return "".join(f"    {line}\n" for line in ([title] if title else []) + lines)
+def _text(title: str, rows: list[dict[str, str]]) -> str:
+    """A table whose lines are wrapped by nobody."""
+    return (f"    {title}\n" if title else "") + text_table(rows, indent="    ")
 
 
 def _ratio(runs: pl.DataFrame) -> str:

@@ -10,7 +10,7 @@ from compressor.config import ModelConfig
 from compressor.model import (
     Best,
     Compressor,
-    check_continues,
+    continued,
     initial_weights,
     load_best,
     save_best,
@@ -91,10 +91,18 @@ def test_damaged_checkpoint_is_named(tmp_path):
     ],
 )
 def test_checkpoint_that_does_not_fit_names_what_differs(tmp_path, key, value):
+    save_best(tmp_path / "best.pt", some_best())
     fits = {"model.d_compressed": 3, "lm.dim": 12, "model.center": None, "lm.site": "post_norm"}
-    check_continues(some_best(), tmp_path, fits)
+
+    def compressor(wanted):
+        k, dim, center, site = wanted.values()
+        changes = {"model": {"center": center}, "lm": {"site": site}}
+        cfg = config(train={"init_from": str(tmp_path)}, **changes)
+        return continued(cfg, k, dim, tmp_path / "store")
+
+    torch.testing.assert_close(compressor(fits).W, some_best().compressor.W)
     with pytest.raises(ValueError, match=rf"its {key} is {fits[key]}, this run's {value}"):
-        check_continues(some_best(), tmp_path, fits | {key: value})
+        compressor(fits | {key: value})
 
 
 @pytest.mark.parametrize(("init", "scale"), [("orthogonal", 1.0), ("pca", 1.0), ("small", 1e-2)])

@@ -5,6 +5,7 @@ import pytest
 import torch
 from compressor_cases import config, final, numbers, run
 
+from compressor.nested import nested_weights
 from compressor.objectives import nested_mse
 from compressor.states import make_states
 from plugins.result import RunResult
@@ -91,3 +92,14 @@ def test_weights_by_a_pca_without_error_are_an_error(tmp_path):
     model = {"d_compressed": 12, "nested": [3, 12], "nested_weights": "inverse_pca"}
     with pytest.raises(ValueError, match=r"k=12 has a PCA without error"):
         run(config(model=model), tmp_path)
+
+
+def test_weights_of_nested_losses():
+    cfg = config(model={"nested": [1, 2, 3]})
+    states = make_states(cfg)
+    assert nested_weights(cfg, states.spectrum) == pytest.approx([1 / 3] * 3)
+    cfg = config(model={"nested": [1, 2, 3], "nested_weights": "inverse_pca"})
+    found = nested_weights(cfg, states.spectrum)
+    assert sum(found) == pytest.approx(1)
+    products = [w * states.spectrum.mse_pca(k) for w, k in zip(found, (1, 2, 3), strict=True)]
+    assert products == pytest.approx([products[0]] * 3)

@@ -10,7 +10,7 @@ from compressor_cases import config
 from compressor.evaluate import mse_of
 from compressor.model import initial_weights
 from compressor.states import make_states
-from compressor.trainer import Trainer, nested_weights
+from compressor.trainer import Trainer
 
 CPU = torch.device("cpu")
 
@@ -269,14 +269,3 @@ def test_compiled_training_is_the_plain_one(nested):
     )
     for place in range(2):
         assert_equal_members(compiled, place, plain, place)
-
-
-def test_weights_of_nested_losses():
-    cfg = config(model={"nested": [1, 2, 3]})
-    states = make_states(cfg)
-    assert nested_weights(cfg, states) == pytest.approx([1 / 3] * 3)
-    cfg = config(model={"nested": [1, 2, 3], "nested_weights": "inverse_pca"})
-    found = nested_weights(cfg, states)
-    assert sum(found) == pytest.approx(1)
-    products = [w * states.spectrum.mse_pca(k) for w, k in zip(found, (1, 2, 3), strict=True)]
-    assert products == pytest.approx([products[0]] * 3)

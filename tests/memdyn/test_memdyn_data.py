@@ -30,6 +30,7 @@ def test_groups_share_no_passage_and_no_document(documents, tokenizer):
     assert len(set(passages.doc_id[:50])) > 25
 
 
+@pytest.mark.slow
 def test_groups_come_from_the_same_pool(documents, tokenizer):
     """Over seeds the years of trained and novel passages have the same mean: no file order."""
     gaps = []
