@@ -1,7 +1,9 @@
 """Runs in every form that figures take: a row, a frame, a result, a list, labelled groups."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +11,23 @@ import numpy as np
 import polars as pl
 
 from analysis.curves import config_columns, key_values, varying_keys
+from plugins.load import load_sweep_config
 from plugins.registry import UnknownName
 
 LABEL = "label"
 _LISTED = 20  # most runs that an error names
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """One run of a store: its row of a frame of load_sweep, and its config."""
+
+    store: Path
+    row: dict[str, Any]
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        return load_sweep_config(self.store, self.row["run_id"])
 
 
 def is_one_run(x: Any) -> bool:
@@ -93,6 +108,11 @@ def choose_run(runs: pl.DataFrame, run_id: str | None, store: Path | str) -> dic
     near = get_close_matches(run_id, runs["run_id"], 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise UnknownName(f"{store} holds no run {run_id!r}{hint}{_listed(runs)}")
+
+
+def first_run(runs: pl.DataFrame) -> dict[str, Any]:
+    """The row of the first run that ended well, else of the first."""
+    return runs.sort(pl.col("status") != "ok", maintain_order=True).row(0, named=True)
 
 
 def _listed(runs: pl.DataFrame) -> str:

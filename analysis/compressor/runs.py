@@ -3,14 +3,13 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 
 from analysis.measured import NotMeasured, leading_keys
-from analysis.runs import choose_run
-from plugins.load import load_sweep, load_sweep_config, load_table
+from analysis.runs import StoredRun, choose_run, first_run
+from plugins.load import load_sweep, load_table
 from plugins.registry import UnknownName
 
 TRAIN, TRM = "compressor/train", "compressor/trm"
@@ -52,16 +51,8 @@ class Store:
             raise NotMeasured(f"no run of {self.path} has a table {name}") from None
 
 
-@dataclass(frozen=True)
-class Run:
-    """One run of compressor/train: its row, its config and its eigenvalues."""
-
-    store: Path
-    row: dict[str, Any]
-
-    @cached_property
-    def config(self) -> dict[str, Any]:
-        return load_sweep_config(self.store, self.row["run_id"])
+class Run(StoredRun):
+    """One run of compressor/train, with its eigenvalues."""
 
     @cached_property
     def eigenvalues(self) -> np.ndarray:
@@ -90,8 +81,7 @@ def load_run(store: Store, run_id: str | None = None) -> Run:
     if run_id is not None:
         runs = store.rows.filter(experiment=TRAIN)
         return Run(store.path, choose_run(runs, run_id, store.path))
-    first = store.ended().sort(pl.col("status") != "ok", maintain_order=True)
-    return Run(store.path, first.row(0, named=True))
+    return Run(store.path, first_run(store.ended()))
 
 
 def keys_of(runs: pl.DataFrame, *also_told: str) -> list[str]:

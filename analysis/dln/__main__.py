@@ -16,6 +16,7 @@ from analysis.dln.predictions import plot_plateaus, plot_theory
 from analysis.dln.spectra import HESSIAN, is_spectrum, plot_hessian_spectrum, plot_spectra
 from analysis.panels import MAX_PANELS, Variant, plot_groups
 from analysis.plots import plot_curves
+from analysis.runs import first_run
 from plugins.load import load_sweep
 
 _LINES = 20  # most groups that are told apart
@@ -81,7 +82,7 @@ def _figures(df: pl.DataFrame) -> Iterator[tuple[str, Callable[[], Axes | list[A
             continue
         measured = df.filter(pl.any_horizontal(pl.col(columns).is_not_null()))
         if len(measured):
-            row = measured.sort(pl.col("status") != "ok", maintain_order=True).row(0, named=True)
+            row = first_run(measured)
             run = key_values({key: row[key] for key in varying_keys(df)}) or "the run"
             yield name, partial(draw, row), f"{name.replace('_', ' ')} of {run}"
     if "test_loss" not in curves:  # of two networks there is no theory

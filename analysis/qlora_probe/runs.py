@@ -1,18 +1,15 @@
 """Runs of a store: all of them in a frame for figures over runs, one of them with its tables."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 
 from analysis import measured
 from analysis.measured import NotMeasured
-from analysis.runs import choose_run
-from plugins.load import load_sweep, load_sweep_config, load_table
+from analysis.runs import StoredRun, choose_run, first_run
+from plugins.load import load_sweep, load_table
 from plugins.registry import UnknownName
 
 EXPERIMENT = "qlora_probe/train"
@@ -20,16 +17,8 @@ STATUS = ("ok", "diverged", "failed")
 LR = "optim.lr"
 
 
-@dataclass(frozen=True)
-class Run:
-    """One run: its row of `runs_of`, which names it by the keys that vary, and its tables."""
-
-    store: Path
-    row: dict[str, Any]
-
-    @cached_property
-    def config(self) -> dict[str, Any]:
-        return load_sweep_config(self.store, self.row["run_id"])
+class Run(StoredRun):
+    """One run, with its curves and tables; the row names it by the keys that vary."""
 
     def curve(self, name: str, probe: str | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Steps [n] and values [n], the finite ones. Raises NotMeasured where there are none."""
@@ -82,8 +71,7 @@ def load_run(store: Path | str, run_id: str | None = None) -> Run:
     ended = runs.filter(pl.col("status") != "failed")
     if ended.is_empty():
         raise ValueError(f"all {len(runs)} runs of {store} failed")
-    first = ended.sort(pl.col("status") != "ok", maintain_order=True)
-    return Run(Path(store), first.row(0, named=True))
+    return Run(Path(store), first_run(ended))
 
 
 def leading_keys(runs: pl.DataFrame, *, without: Sequence[str] = ()) -> list[str]:
