@@ -1,10 +1,9 @@
 """A sweep of five D' three ways: states cached and runs stacked, and what one would write else.
 
-    python benchmarks/compressor.py [--smollm2] [--epochs N]
+    python benchmarks/compressor.py [--epochs N]
 
-A minute and a half on one thread; --smollm2, with SmolLM2-135M from its package and one epoch, ten
-minutes. The ways take turns; medians of CPU seconds over three rounds (one with --smollm2), the
-language model loaded and trained before.
+A minute and a half on one thread. The ways take turns; medians of CPU seconds over three rounds,
+the tiny language model trained and loaded before.
 
 - model in the loop: for every D', epoch and batch of 8 sequences a pass of the language model, an
   update of torch.optim.AdamW by autograd on all states of the batch; after every epoch another pass
@@ -37,7 +36,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # before this folder, where `compressor` is this file
 
-from compressor.config import LMConfig, TrainConfig, TrainingConfig, shape  # noqa: E402
+from compressor.config import TrainConfig, TrainingConfig, shape  # noqa: E402
 from compressor.extract import batches  # noqa: E402
 from compressor.model import initial_weights  # noqa: E402
 from compressor.optim import lr_factor  # noqa: E402
@@ -48,13 +47,14 @@ from plugins.lm.cache import cache_folder  # noqa: E402
 from plugins.lm.models import LM  # noqa: E402
 
 SEQUENCES = 8  # of a batch
-RATIOS = {"tiny": (16, 8, 4, 2, 1), "smollm2": (48, 24, 12, 6, 3)}
+RATIOS = (16, 8, 4, 2, 1)  # D / D'
+ROUNDS = 3
 
 
-def config(source: str, epochs: int) -> TrainConfig:
+def config(epochs: int) -> TrainConfig:
     tokens = SEQUENCES * 127  # the first state of each is left out
     train = TrainingConfig(batch=tokens, max_epochs=epochs, early_stopping=False)
-    return TrainConfig(device="cpu", lm=LMConfig(source=source), train=train)
+    return TrainConfig(device="cpu", train=train)
 
 
 def in_the_loop(cfg: TrainConfig, lm: LM, sequences: Sequences, sizes: list[int]) -> list[float]:
@@ -100,9 +100,7 @@ def cached(cfg: TrainConfig, sizes: list[int], *, stacked: bool) -> list[float]:
     """Likewise, from an empty cache of states."""
     with TemporaryDirectory() as folder:
         previous, source = os.environ.get("DYNASCOPE_CACHE"), cache_folder()
-        for kind in ("tiny", "smollm2"):
-            if (source / kind).exists():
-                Path(folder, kind).symlink_to(source / kind)
+        Path(folder, "tiny").symlink_to(source / "tiny")
         os.environ["DYNASCOPE_CACHE"] = folder
         try:
             states = make_states(cfg)
@@ -132,10 +130,10 @@ def seeds(cfg: TrainConfig, states: States, k: int, n: int) -> list[float]:
     return [points[max(points)]["heldout_mse"] for points in trainer.points]
 
 
-def measure(ways: dict[str, Callable], rounds: int) -> tuple[dict[str, float], dict[str, list]]:
+def measure(ways: dict[str, Callable]) -> tuple[dict[str, float], dict[str, list]]:
     """Median CPU seconds, and what each way came to."""
     seconds, errors = {name: [] for name in ways}, {}
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         for name, way in ways.items():
             start = time.process_time()
             errors[name] = way()
@@ -145,38 +143,33 @@ def measure(ways: dict[str, Callable], rounds: int) -> tuple[dict[str, float], d
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--smollm2", action="store_true", help="with SmolLM2-135M")
-    parser.add_argument("--epochs", type=int, help="default: 10, 1 with --smollm2")
+    parser.add_argument("--epochs", type=int, default=10, help="default: %(default)s")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    source = "smollm2" if arguments.smollm2 else "tiny"
-    cfg = config(source, arguments.epochs or (1 if arguments.smollm2 else 10))
-    sizes = [shape(cfg)[0] // ratio for ratio in RATIOS[source]]
+    cfg = config(arguments.epochs)
+    sizes = [shape(cfg)[0] // ratio for ratio in RATIOS]
     lm, sequences, states = load_model(cfg), make_sequences_of(cfg), make_states(cfg)
     ways = {
         "model in the loop": partial(in_the_loop, cfg, lm, sequences, sizes),
         "cached": partial(cached, cfg, sizes, stacked=False),
         "stacked": partial(cached, cfg, sizes, stacked=True),
     }
-    seconds, errors = measure(ways, 1 if arguments.smollm2 else 3)
-    print(f"{source}, D = {states.dim}, {cfg.train.max_epochs} epochs, {len(sizes)} sizes D'")
+    seconds, errors = measure(ways)
+    print(f"D = {states.dim}, {cfg.train.max_epochs} epochs, {len(sizes)} sizes D'")
     print(f"{'':20}{'CPU s':>8}{'times':>8}   held-out mse at D' = {', '.join(map(str, sizes))}")
     for name, spent in seconds.items():
         values = "  ".join(f"{error:.3g}" for error in errors[name])
         print(f"{name:20}{spent:8.2f}{seconds['model in the loop'] / spent:8.1f}   {values}")
     values = "  ".join(f"{states.spectrum.mse_pca_heldout(k):.3g}" for k in sizes)
     print(f"{'PCA':36}   {values}")
-    if source == "tiny":
-        k, stacks = 16, (1, 4, 16, 64)
-        by_256 = replace(cfg, train=replace(cfg.train, batch=256))
-        ways = {str(n): partial(seeds, by_256, states, k, n) for n in stacks}
-        seconds, _ = measure(ways, 3)
-        print(
-            f"\nruns that differ in their seed, D' = {k}, 256 tokens an update: CPU seconds a run"
-        )
-        for n in stacks:
-            per_run = seconds[str(n)] / n
-            print(f"stacks of {n:<4}{per_run:10.3f}{seconds['1'] / per_run:8.1f}")
+    k, stacks = 16, (1, 4, 16, 64)
+    by_256 = replace(cfg, train=replace(cfg.train, batch=256))
+    ways = {str(n): partial(seeds, by_256, states, k, n) for n in stacks}
+    seconds, _ = measure(ways)
+    print(f"\nruns that differ in their seed, D' = {k}, 256 tokens an update: CPU seconds a run")
+    for n in stacks:
+        per_run = seconds[str(n)] / n
+        print(f"stacks of {n:<4}{per_run:10.3f}{seconds['1'] / per_run:8.1f}")
 
 
 if __name__ == "__main__":
