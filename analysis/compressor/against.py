@@ -46,7 +46,7 @@ def plot_against(runs: pl.DataFrame, panels: Sequence[Panel], by: Sequence[str])
     A point is the mean over the runs with its k, its bar their t interval. What is drawn beside is
     grey where all lines share it, else in their colours.
     """
-    groups = groups_of(runs, by)
+    groups = groups_of(runs, by, styles=False)
     axes = make_row(len(panels))
     counts: set[int] = set()
     kinds: dict[str, Any] = {}

@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import ScalarFormatter
 
 from analysis.compressor.against import draw_legend, make_row
 from analysis.compressor.runs import TRM, Store, keys_of_predictors
@@ -27,10 +28,15 @@ def plot_trm(store: Store) -> list[Axes]:
     runs = store.finals(TRM)
     require(runs, "r2_trm", "r2_ridge")
     by = keys_of_predictors(runs)
-    groups = groups_of(runs, by)
+    groups = groups_of(runs, by, styles=False)
     axes = make_row(2)
+    axes[0].set_yscale("symlog", linthresh=1, linscale=3)  # a copy may have -100
+    axes[0].yaxis.set_major_formatter(ScalarFormatter())
     counts = set()
-    labels = {"r2": "$R^2$ against the train mean, held-out", "cos": "mean cosine, held-out"}
+    labels = {
+        "r2": "$R^2$ against the train mean, held-out\n(logarithmic below -1)",
+        "cos": "mean cosine, held-out",
+    }
     for ax, (name, label) in zip(axes, labels.items(), strict=True):
         for i, group in enumerate(groups.values()):
             shift = _SHIFT * (i - (len(groups) - 1) / 2)

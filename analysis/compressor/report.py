@@ -217,7 +217,7 @@ def _does_recursion_help(store: Store) -> list[str]:
             row |= {c: _mean(part, f"{c}_{method}", ".4f") for c in ("r2", "cos")}
             row |= {c: f"{size[c].mean() or 0:.4g}" for c in ("n_params", "flops")}
             table.append(row)
-        lines.append(_text(key_values(values), table))
+        lines.append(("\n" if lines else "") + _text(key_values(values), table))
         best = max(table[:-1], key=lambda row: float(row["r2"].split(" ")[0]))
         trm = part["r2_trm"].mean()
         lines.append(

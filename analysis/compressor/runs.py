@@ -33,7 +33,7 @@ class Store:
         """
         rows = self.rows.filter(pl.col("status") != "failed", experiment=experiment)
         if rows.is_empty():
-            raise NotMeasured(f"{self.path} holds no finished run of {experiment}")
+            raise NotMeasured(f"no finished run of {experiment} in {self.path}")
         return rows
 
     def finals(self, experiment: str = TRAIN) -> pl.DataFrame:

@@ -36,7 +36,7 @@ def test_writes_what_the_runs_allow_and_says_what_they_do_not(several, tmp_path)
     assert done.stderr.splitlines() == [
         "no downstream.png: none of the 3 runs has kl",
         "no stage_1b.png: none of the 3 runs has mse_1a_before",
-        f"no trm.png: {several} holds no finished run of compressor/trm",
+        f"no trm.png: no finished run of compressor/trm in {several}",
     ]
     text = report(load_store(several))
     assert (tmp_path / "out" / "report.txt").read_text() == text
@@ -56,7 +56,7 @@ def test_a_store_of_predictors_has_their_figure(tmp_path, capsys):
     assert main([str(tmp_path / "store"), "-o", str(tmp_path / "out")]) == 0
     assert files(tmp_path / "out") == {"trm.png", "report.txt"}
     err = capsys.readouterr().err
-    missing = f"{tmp_path / 'store'} holds no finished run of compressor/train"
+    missing = f"no finished run of compressor/train in {tmp_path / 'store'}"
     for name in (set(OVER_RUNS) - {"trm"}) | set(OF_A_RUN):
         assert f"{name}.png" in err
     assert err.count(missing) == 5  # nested.png lacks a table, and one line is for those of a run
@@ -116,5 +116,5 @@ def test_both_stages_on_a_language_model_write_what_the_figures_read(tmp_path, c
     assert main([str(store), "-o", str(tmp_path / "out")]) == 0
     assert capsys.readouterr().err.splitlines() == [
         f"no nested.png: no run of {store} has a table nested",
-        f"no trm.png: {store} holds no finished run of compressor/trm",
+        f"no trm.png: no finished run of compressor/trm in {store}",
     ]

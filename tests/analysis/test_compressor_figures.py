@@ -308,13 +308,20 @@ def test_trm_of_two_sizes_are_not_averaged(tmp_path):
     assert len([line for line in axes[0].lines if line.get_marker() == "o"]) == 2 * len(METHODS)
 
 
+def test_groups_of_two_keys_have_colours_of_their_own(tmp_path):
+    pairs = [("depth", 4), ("depth", 16), ("next", 4)]
+    write(tmp_path, *(({"task": t, "model.d_compressed": k}, predictor(k)) for t, k in pairs))
+    [legend] = plot_trm(load_store(tmp_path))[0].figure.legends
+    assert len({handle.get_color() for handle in legend.legend_handles}) == 3
+
+
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
         (plot_downstream, "none of the 8 runs has kl"),
         (plot_nested, "has a table nested"),
         (plot_stage_1b, "none of the 8 runs has mse_1a_before"),
-        (plot_trm, "holds no finished run of compressor/trm"),
+        (plot_trm, "no finished run of compressor/trm"),
     ],
 )
 def test_what_was_not_measured_is_said(sizes, draw, message):

@@ -138,7 +138,7 @@ def test_the_predictor_is_held_against_its_baselines(tmp_path):
     last = " ".join(rows[-1].split())
     assert last == "recursive 3 0.6100 +- 0.025 0.6600 +- 0.025 500 5000"
     assert "R^2 of the recursive predictor 0.610; the best baseline, one pass, equal" in sentence
-    assert "no finished run of compressor/train" in section(text, "Not told by these runs")
+    assert "No finished run of compressor/train" in section(text, "Not told by these runs")
 
 
 def test_failed_and_diverged_runs_are_counted(sizes):

@@ -102,3 +102,40 @@ def test_one_nested_run_does_for_five(runs, store):
     slow, fast = (equal.filter(pl.col("train.lr") == lr) for lr in (0.01, 0.02))
     assert means(slow, "gap_pca", places=4) == [0.0014, 0.0032, 0.0051, 0.0077, 0.0084]
     assert means(fast, "gap_pca", places=4) == [0.0004, 0.0011, 0.0018, 0.0031, 0.0061]
+
+
+@pytest.fixture
+def predictors(root):
+    return load_sweep(root / "docs" / "data" / "compressor_trm", params="all").sort("train.seed")
+
+
+METHODS = ("trm", "ridge", "one_pass", "equal_flops")
+
+
+@pytest.mark.parametrize(
+    ("source", "task", "expected"),
+    [
+        ("tiny", "depth", [[0.98, 0.979, 0.984], [0.958] * 3, [0.994] * 3, [0.998, 0.998, 0.996]]),
+        (
+            "tiny",
+            "next",
+            [[0.288, 0.291, 0.268], [0.181] * 3, [0.4, 0.41, 0.409], [0.496, 0.501, 0.496]],
+        ),
+        ("smollm2", "depth", [[0.615], [0.552], [0.724], [0.756]]),
+    ],
+)
+def test_recursion_beats_ridge_and_loses_to_its_own_net(predictors, source, task, expected):
+    runs = predictors.filter(pl.col("lm.source") == source, pl.col("task") == task)
+    assert set(runs["n_updates"]) == {320}
+    assert set(runs["effective_layers"]) == {336}
+    assert [runs[f"r2_{method}"].round(3).to_list() for method in METHODS] == expected
+    assert (runs["r2_ridge"] < runs["r2_trm"]).all()
+    assert (runs["r2_trm"] < runs["r2_one_pass"]).all()
+
+
+def test_recursion_gains_nothing_over_ridge_downstream(predictors):
+    depth = predictors.filter(pl.col("lm.source") == "tiny", pl.col("task") == "depth")
+    assert (depth["nll_trm"] - depth["nll_ridge"]).abs().max() < 0.003
+    assert (depth["nll_ridge"] - depth["nll_rec"]).min() > 0.03
+    assert set(depth["cos_copy"].round(2)) == {0.97}
+    assert set(depth["r2_copy"].round()) == {-14}
