@@ -85,8 +85,9 @@ def run_stack(
     for info, result in zip(infos, found, strict=True):
         callbacks.call(listed, "end", info, result.scalars, result.artifacts)
     if cfg.stage == "1a" and len(found) <= _NAMED:
-        for workdir in workdirs:
-            print(f"stage 1b from here: stage=1b train.init_from={workdir.name}", file=sys.stderr)
+        for workdir, W in zip(workdirs, initial, strict=True):
+            keys = f"train.init_from={workdir.name} model.d_compressed={len(W)} model.ratio=none"
+            print(f"stage 1b from here: stage=1b {keys}", file=sys.stderr)
     return found
 
 

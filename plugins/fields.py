@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any
 
 
@@ -22,4 +23,6 @@ def one_of(config: Any, name: str, known: Sequence[str | None]) -> None:
     value = getattr(config, name)
     if value not in known:
         accepted = ", ".join("null" if option is None else option for option in known)
-        raise ValueError(f"{name} must be one of {accepted}, got {value!r}")
+        close = get_close_matches(str(value), [option for option in known if option], 1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"{name} must be one of {accepted}, got {value!r}{hint}")

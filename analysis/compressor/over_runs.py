@@ -46,7 +46,7 @@ def _draw_estimates(ax: Axes, dim: int) -> None:
     known = {ratio: (dim / ratio, cos) for ratio, cos in EXPECTED_COSINE.items() if dim >= ratio}
     if not known:
         return
-    label = "published estimate\n(unmeasured, by $D/D'$)"
+    label = "estimate published for\nSmolLM3-3B (unmeasured)"
     ax.plot(*zip(*known.values(), strict=True), label=label, **_ESTIMATE)
     for ratio, at in known.items():
         place = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center", "color": "0.4"}

@@ -152,8 +152,8 @@ def _does_training_beat_pca(store: Store) -> list[str]:
     left_out = f" (of {n_missing} more PCA has no error)" if n_missing else ""
     return [
         "On the states that it is trained on it cannot: PCA is the optimum (Eckart & Young 1936).",
-        f"Mean squared error there: {train.min():.3%} to {train.max():.3%} above PCA's in "
-        f"{len(train)} runs{left_out}.",
+        f"Mean squared error there: {train.min():.3%} to {train.max():.3%} above PCA's (n = "
+        f"{len(train)}){left_out}.",
         f"Held-out: {heldout.min():+.3%} to {heldout.max():+.3%}; below that of the train split's "
         f"PCA in {n_below} of {len(heldout)} runs.",
     ]
@@ -215,7 +215,10 @@ def _does_recursion_help(store: Store) -> list[str]:
             size = sizes.filter(pl.col("run_id").is_in(ids), method=method)
             row = {"method": label.replace("\n", " "), "n": str(len(part))}
             row |= {c: _mean(part, f"{c}_{method}", ".4f") for c in ("r2", "cos")}
-            row |= {c: f"{size[c].mean() or 0:.4g}" for c in ("n_params", "flops")}
+            row |= {"parameters": f"{size['n_params'].mean():.4g}"}
+            row |= {"FLOPs": f"{size['flops'].mean():.4g}"}
+            trained = f"flops_train_{method}"
+            row |= {"in training": _mean(part, trained, ".4g") if trained in part.columns else "-"}
             table.append(row)
         lines.append(("\n" if lines else "") + _text(key_values(values), table))
         best = max(table[:-1], key=lambda row: float(row["r2"].split(" ")[0]))

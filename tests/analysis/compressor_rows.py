@@ -60,6 +60,8 @@ def predictor(seed: int = 0) -> RunResult:
     for i, method in enumerate(METHODS):
         r2 = 0.1 * (i + 1) + 0.01 * seed
         scalars |= {f"r2_{method}": r2, f"cos_{method}": r2 + 0.05}
+        if i > 2:  # is trained
+            scalars |= {f"flops_train_{method}": 10 * i}
         row = (method, "heldout", r2, r2 + 0.05, 100 * i, 1000.0 * i)
         for name, value in zip(table, row, strict=True):
             table[name].append(value)

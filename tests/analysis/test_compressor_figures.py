@@ -117,7 +117,7 @@ def test_published_estimates_stand_at_their_ratio(sizes):
     [line] = [line for line in ax.lines if line.get_marker() == "x"]
     drawn = dict(zip(*line.get_data(), strict=True))
     assert drawn == {DIM / ratio: cos for ratio, cos in theory.EXPECTED_COSINE.items()}
-    assert legend_texts(ax) == ["published estimate\n(unmeasured, by $D/D'$)"]
+    assert legend_texts(ax) == ["estimate published for\nSmolLM3-3B (unmeasured)"]
 
 
 def test_stages_are_not_averaged(sizes):

@@ -92,7 +92,7 @@ def test_gaps_are_counted(sizes):
     store = with_columns(sizes, gap_pca_heldout=heldout.to_list())
     said = section(report(store), "Does training beat PCA?")
     assert "cannot: PCA is the optimum" in said
-    assert "in 4 runs (of 2 more PCA has no error)" in said
+    assert "(n = 4) (of 2 more PCA has no error)" in said
     assert "Held-out: -1.000% to +4.000%; below that of the train split's PCA in 1 of 4" in said
 
 
@@ -130,13 +130,15 @@ def test_the_predictor_is_held_against_its_baselines(tmp_path):
     write(tmp_path, *(({"trm.seed": seed}, predictor(seed)) for seed in range(3)))
     text = report(load_store(tmp_path))
     header, *rows, sentence, _ = whole(text, "Does recursion predict better than its baselines?")
-    assert header.split() == ["method", "n", "r2", "cos", "n_params", "flops"]
+    assert header.split() == [
+        *("method", "n", "r2", "cos", "parameters", "FLOPs", "in", "training"),
+    ]
     assert [row.split()[0] for row in rows] == [
         "train", "copy", "ridge", "one", "one", "recursive",
     ]  # fmt: skip
     # mean .61, SD .01: half an interval is 4.303 * .01 / sqrt(3)
     last = " ".join(rows[-1].split())
-    assert last == "recursive 3 0.6100 +- 0.025 0.6600 +- 0.025 500 5000"
+    assert last == "recursive 3 0.6100 +- 0.025 0.6600 +- 0.025 500 5000 50"
     assert "R^2 of the recursive predictor 0.610; the best baseline, one pass, equal" in sentence
     assert "No finished run of compressor/train" in section(text, "Not told by these runs")
 

@@ -42,6 +42,7 @@ from compressor.stacking import stack_width
         ("train", {"schedule": "linear"}, "schedule must be one of cosine, constant"),
         ("train", {"clip": 0.0}, "clip must be finite and > 0"),
         ("train", {"objective": "mae"}, "objective must be one of mse, relative, cosine"),
+        ("train", {"objective": "cosin"}, "got 'cosin'; did you mean 'cosine'?"),
         ("train", {"min_delta": -1e-6}, "min_delta must be finite"),
         ("train", {"compile": "true"}, "compile must be one of auto, on, off"),
         ("train", {"amp": "fp16"}, "amp must be one of bf16, off"),

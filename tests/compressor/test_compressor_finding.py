@@ -90,7 +90,8 @@ def test_a_start_from_text_helps_at_an_equal_rate(runs):
 
     assert gaps("1b", 0.0333333) == [0.001, 0.002, 0.007, 0.03, 0.105]
     assert gaps("1a", 0.01) == [0.002, 0.007, 0.014, 0.08, 0.251]
-    assert gaps("1b", 0.01) == [0.006, 0.018, 0.061, 0.157, 0.326]
+    assert gaps("1b", 0.01) == [0.006, 0.018, 0.061, 0.157, 0.326]  # x .3
+    assert gaps("1a", 0.003) == [0.014, 0.035, 0.106, 0.318, 0.69]
     forgotten = traces.filter(stage="1b")["forget_1a"]
     assert 1.3 < forgotten.min() < forgotten.max() < 2.7
 
@@ -102,6 +103,10 @@ def test_one_nested_run_does_for_five(runs, store):
     slow, fast = (equal.filter(pl.col("train.lr") == lr) for lr in (0.01, 0.02))
     assert means(slow, "gap_pca", places=4) == [0.0014, 0.0032, 0.0051, 0.0077, 0.0084]
     assert means(fast, "gap_pca", places=4) == [0.0004, 0.0011, 0.0018, 0.0031, 0.0061]
+    weighted = table.filter(
+        pl.col("model.nested_weights") == "inverse_pca", pl.col("train.lr") == 0.01
+    )
+    assert means(weighted, "gap_pca", places=4) == [0.0083, 0.0074, 0.0107, 0.0123, 0.0059]
 
 
 @pytest.fixture

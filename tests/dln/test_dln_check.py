@@ -125,7 +125,12 @@ def test_bad_input_is_refused_with_its_key(values, words):
         (TrainingConfig, "batch_seed", -1, "batch_seed must be an integer >= 0, got -1"),
         (TrainConfig, "max_steps", -1, "max_steps must be an integer >= 0, got -1"),
         (TrainConfig, "num_evaluations", 0, "num_evaluations must be an integer >= 1, got 0"),
-        (TrainConfig, "dtype", "float16", "dtype must be one of float32, float64, got 'float16'"),
+        (
+            TrainConfig,
+            "dtype",
+            "float16",
+            "dtype must be one of float32, float64, got 'float16'; did you mean 'float64'?",
+        ),
         (TrainConfig, "threads", 0, "threads must be >= 1, got 0"),
     ],
 )
