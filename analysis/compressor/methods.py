@@ -17,7 +17,7 @@ METHODS = {  # in columns: on an axis
     "copy": "copy",
     "ridge": "ridge",
     "one_pass": "one pass,\nequal\nsize",
-    "equal_flops": "one pass,\nequal FLOPs\nof an update",
+    "equal_flops": "one pass,\nequal\ntraining",
     "trm": "recursive",
 }
 _SHIFT = 0.16  # between groups, of the distance of two methods
