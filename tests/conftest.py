@@ -18,9 +18,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with long tests first: no worker is left with one when the others have ended."""
+    """Files with long tests first, above all those of whole commands in tests/ itself: no worker is
+    left with one when the others have ended."""
     long = {i.path for i in items if i.get_closest_marker("slow") or i.get_closest_marker("slurm")}
-    items.sort(key=lambda item: item.path not in long)
+    items.sort(key=lambda item: (item.path not in long, len(item.path.parts)))
 
 
 @pytest.fixture(autouse=True)
