@@ -1,9 +1,10 @@
 # make demo: install into .venv and run a first sweep; make test: install and run the tests.
+# make test-slow: those that only wait, for minutes.
 VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint install
+.PHONY: demo test test-slow lint install
 
 demo: install
 	$(BIN)/python sweep.py -cn=gph_demo --workers=2
@@ -12,6 +13,9 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest
+
+test-slow: install
+	$(BIN)/python -m pytest -m long
 
 lint: install
 	$(BIN)/ruff check .

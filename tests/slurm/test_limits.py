@@ -4,9 +4,15 @@ import pytest
 from sweeps import sweep, toy
 
 
-@pytest.mark.parametrize(("setting", "most"), [("MaxArraySize=4", 3), ("MaxJobCount=5", 5)])
+@pytest.mark.parametrize(
+    ("setting", "most"),
+    [
+        ("MaxArraySize=4", 3),
+        # sbatch tries for two minutes before it gives up
+        pytest.param("MaxJobCount=5", 5, marks=pytest.mark.long),
+    ],
+)
 def test_too_many_jobs_are_refused_with_the_limit(second_cluster, tmp_path, setting, most):
-    """sbatch tries for two minutes before it gives up on MaxJobCount."""
     key, _, value = setting.partition("=")
     second_cluster.up(settings={key: value})
     environment = {"SLURM_CONF": str(second_cluster.conf)}
