@@ -17,13 +17,13 @@ from compressor import column_arithmetic as column_arithmetic  # registers its c
 from compressor import spectrum as spectra
 from compressor.config import CORPUS, SYNTHETIC_DIM, TrainConfig, tiny
 from compressor.extract import check_site, hidden_states
-from compressor.ranks import ALONE, World, launch
 from compressor.sequences import Sequences, make_sequences
 from compressor.spectra import parse_spectrum
 from compressor.spectrum import Spectrum
 from plugins.lm.cache import cached
 from plugins.lm.corpora import iter_corpus
 from plugins.lm.models import LM, fingerprint, load_lm, load_tokenizer
+from plugins.lm.ranks import ALONE, World, launch
 
 
 @dataclass(frozen=True)

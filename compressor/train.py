@@ -10,16 +10,18 @@ from typing import Any
 
 import torch
 
-from compressor import callbacks, registry
+from compressor import callbacks as callbacks
+from compressor import registry
 from compressor.config import REPLICA_KEYS, TrainConfig, rank_of
 from compressor.downstream import downstream_costs
 from compressor.model import Compressor, continued, initial_weights
-from compressor.ranks import ALONE, World, launch
 from compressor.reconstruction import Context
 from compressor.result import forgetting, make_result
 from compressor.states import States, make_states
 from compressor.trainer import Record, Trainer
+from plugins.lm.callbacks import Run, call
 from plugins.lm.checkpoints import Checkpoints
+from plugins.lm.ranks import ALONE, World, launch
 from plugins.result import RunResult
 
 STAGE_1B_LR = 0.3  # of train.lr
@@ -49,7 +51,7 @@ def run_stack(
     initial = [_initial(run, states, workdir) for run, workdir in zip(runs, workdirs, strict=True)]
     seconds_states = time.perf_counter() - start
     listed = [registry.callbacks.resolve(spec)() for spec in cfg.callbacks]
-    infos = [callbacks.Run(w.name, asdict(run)) for run, w in zip(runs, workdirs, strict=True)]
+    infos = [Run(w.name, asdict(run)) for run, w in zip(runs, workdirs, strict=True)]
 
     def training(fraction: float) -> None:
         on_progress(share * fraction)
@@ -58,7 +60,7 @@ def run_stack(
         on_progress(share + (1 - share) * fraction)
 
     def record(i: int, step: int, values: Mapping[str, Any]) -> None:
-        callbacks.call(listed, "record", infos[i], step, values)
+        call(listed, "record", infos[i], step, values)
 
     if cfg.processes > 1:
         ends = launch(train, (runs, initial, workdirs), cfg.processes, training)
@@ -83,7 +85,7 @@ def run_stack(
         )
     ]
     for info, result in zip(infos, found, strict=True):
-        callbacks.call(listed, "end", info, result.scalars, result.artifacts)
+        call(listed, "end", info, result.scalars, result.artifacts)
     if cfg.stage == "1a" and len(found) <= _NAMED:
         for workdir, W in zip(workdirs, initial, strict=True):
             keys = f"train.init_from={workdir.name} model.d_compressed={len(W)} model.ratio=none"

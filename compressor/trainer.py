@@ -13,9 +13,9 @@ from compressor import evaluate, objectives
 from compressor.config import TrainConfig
 from compressor.nested import nested_weights
 from compressor.optim import Optimizer, clip, lr_factor
-from compressor.ranks import ALONE, World
 from compressor.spectrum import CHUNK
 from compressor.states import States
+from plugins.lm.ranks import ALONE, World
 
 Record = Callable[[int, int, Mapping[str, Any]], None]  # replica, step, values
 HELD_OUT = "heldout_loss"

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -43,6 +43,24 @@ def cache(tmp_path_factory) -> Path:
     folder = tmp_path_factory.getbasetemp() / "cache"
     os.environ["DYNASCOPE_CACHE"] = str(folder)
     return folder
+
+
+@pytest.fixture
+def wandb_logs(tmp_path, monkeypatch) -> Iterator[Callable[[], list[Path]]]:
+    """Weights & Biases without a connection, from here on in a folder of the test; the function
+    waits until its process has written, and returns the logs of its runs."""
+    import wandb
+
+    wandb.teardown()  # it keeps the folder of an earlier test
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # where nobody listens
+
+    def logs() -> list[Path]:
+        wandb.teardown()
+        return sorted(tmp_path.glob("wandb/offline-run-*/*.wandb"))
+
+    yield logs
+    wandb.teardown()
 
 
 @pytest.fixture

@@ -12,14 +12,13 @@ HYDRA = {"hydra", "omegaconf", "yaml"}
 PLUGINS = HYDRA | {"plugins", "numpy", "polars", "pyarrow", "rich", "submitit"}
 FAMILY = {"numpy", "scipy", "torch", "omegaconf"}
 FAMILY_MACHINERY = {f"plugins.{name}" for name in ("registry", "experiment", "fields", "result")}
-LM = {"torch", "transformers", "tokenizers", "huggingface_hub", "datasets", "bitsandbytes"}
-LM_MACHINERY = {f"plugins.lm.{name}" for name in ("cache", "checkpoints", "corpora", "devices",
-                                                  "hub", "models", "splits", "tables",
-                                                  "windows")}  # fmt: skip
+LM = {"torch", "transformers", "tokenizers", "huggingface_hub", "datasets", "bitsandbytes", "wandb"}
+LM_MACHINERY = {f"plugins.lm.{name}" for name in ("cache", "callbacks", "checkpoints", "corpora",
+                                                  "devices", "hub", "models", "ranks", "splits",
+                                                  "tables", "windows")}  # fmt: skip
 OWN = {
     "memdyn": {"rapidfuzz"},
     "qlora_probe": {"transformers", "peft", "bitsandbytes", "safetensors"},
-    "compressor": {"wandb"},
 }
 ANALYSIS = {"analysis", "polars", "numpy", "scipy", "matplotlib", "rich"}
 FAMILIES = {

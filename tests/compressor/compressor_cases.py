@@ -17,8 +17,8 @@ from compressor.config import (
     TrainConfig,
     TrainingConfig,
 )
-from compressor.ranks import World
 from compressor.train import run_stack
+from plugins.lm.ranks import World
 from plugins.lm.tokenizers import raw_bytes
 from plugins.result import RunResult
 

@@ -12,9 +12,9 @@ import pytest
 from compressor_cases import config, die, fail, final, on_model, report_half, run
 
 from compressor import train
-from compressor.ranks import launch
 from compressor.states import make_states
 from plugins import api
+from plugins.lm.ranks import launch
 
 
 @pytest.fixture(autouse=True)

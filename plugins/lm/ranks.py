@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Thread
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from plugins.lm.devices import resolve_device
+
+if TYPE_CHECKING:
+    import torch
 
 _CALL, _RESULT, _PROGRESS = "call.pkl", "result.pkl", "progress"
 _LOOK = 0.1  # seconds between looks at the ranks
 # What gloo and nccl raise in the other ranks where one was killed; the log says which.
-_OF_THOSE_WHO_WAIT = (RuntimeError, torch.distributed.DistBackendError)
+_OF_THOSE_WHO_WAIT = ("RuntimeError", "DistBackendError")
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,19 @@ class World:
     size: int = 1
     progress: Path | None = None  # file for the fraction done, of rank 0
 
-    def device(self, device: str) -> torch.device:
+    def device(self, device: str) -> "torch.device":
         """Of a rank on a machine with several GPUs, its own."""
+        import torch
+
         found = resolve_device(device)
         is_any_gpu = found.type == "cuda" and found.index is None
         return torch.device("cuda", self.rank) if self.size > 1 and is_any_gpu else found
 
-    def sum(self, tensor: Tensor) -> Tensor:
+    def sum(self, tensor: "torch.Tensor") -> "torch.Tensor":
         """Over all ranks, in place."""
         if self.size > 1:
+            import torch
+
             torch.distributed.all_reduce(tensor)
         return tensor
 
@@ -69,8 +73,8 @@ def launch(
         call = Path(folder, _CALL)
         call.write_bytes(pickle.dumps((function, tuple(arguments))))
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        command += ["--nproc_per_node", str(processes), "-m", "compressor.ranks", str(call)]
-        root = str(Path(__file__).resolve().parent.parent)
+        command += ["--nproc_per_node", str(processes), "-m", "plugins.lm.ranks", str(call)]
+        root = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         log = Path(folder, "log")
         with open(log, "w") as output:
@@ -94,7 +98,7 @@ def launch(
         # The first: other ranks fail only because it is gone.
         for file in sorted(errors, key=lambda file: file.stat().st_mtime_ns)[:1]:
             error = pickle.loads(file.read_bytes())
-            if type(error) not in _OF_THOSE_WHO_WAIT:
+            if type(error).__name__ not in _OF_THOSE_WHO_WAIT:
                 raise error
         raise RuntimeError(f"a rank of processes={processes} died:\n{log.read_text()[-2000:]}")
 
@@ -115,6 +119,8 @@ def _end_with_launching_process() -> None:
 
 
 def _main(call: Path) -> None:
+    import torch
+
     _end_with_launching_process()
     rank = int(os.environ["RANK"])
     progress = call.with_name(_PROGRESS) if rank == 0 else None
