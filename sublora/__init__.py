@@ -1,0 +1,1 @@
+"""PAC-Bayes generalization bounds from language models that are trained in a random subspace."""
