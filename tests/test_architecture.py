@@ -19,6 +19,7 @@ LM_MACHINERY = {f"plugins.lm.{name}" for name in ("cache", "callbacks", "checkpo
 OWN = {
     "memdyn": {"rapidfuzz"},
     "qlora_probe": {"transformers", "peft", "bitsandbytes", "safetensors"},
+    "sublora": {"peft", "tokenizers", "transformers", "yaml"},
 }
 ANALYSIS = {"analysis", "polars", "numpy", "scipy", "matplotlib", "rich"}
 FAMILIES = {
@@ -26,6 +27,7 @@ FAMILIES = {
     "memdyn": FAMILY_MACHINERY | LM_MACHINERY,
     "qlora_probe": FAMILY_MACHINERY | LM_MACHINERY,
     "compressor": FAMILY_MACHINERY | LM_MACHINERY,
+    "sublora": FAMILY_MACHINERY | LM_MACHINERY | {"plugins.atomic"},  # prepares data sets
 }
 ANALYSIS_MACHINERY = {"plugins.load", "plugins.registry", *(f"{name}.theory" for name in FAMILIES)}
 PURE = ("registry", "result", "fields", "leaves", "identity", "overrides", "axes", "interpolation",
@@ -91,7 +93,8 @@ def test_analysis_reads_stores_and_knows_no_torch(root):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_theory_is_numbers_only(root, family):
     """What figures compare data with: no torch, no config."""
-    paths = [*root.glob(f"{family}/*theory.py"), *root.glob(f"{family}/theory/*.py")]
+    names = ("bounds.py",) if family == "sublora" else ("*theory.py", "theory/*.py")
+    paths = [path for name in names for path in root.glob(f"{family}/{name}")]
     theories = {".".join(path.relative_to(root).with_suffix("").parts) for path in paths}
     theories.add(f"{family}.theory")
     assert paths
@@ -139,6 +142,7 @@ def loaded_by(root, tmp_path, *args):
         ["-cn=memdyn_quick", "--cfg", "job"],
         ["-cn=qlora_minimum", "--cfg", "job"],
         ["-cn=compressor_sweep", "--cfg", "job"],
+        ["-cn=sublora_grid", "--cfg", "job"],
     ],
 )
 def test_looking_around_loads_neither_torch_nor_polars(root, tmp_path, args):

@@ -23,6 +23,14 @@ SHORT = {
         "train.batch=256",
         "data.corpus=null",
     ],
+    "sublora": [
+        "train={steps:4,batch:2,warmup:1,tokens_per_step:null}",
+        "model={n_layer:2,n_head:2,n_embd:16,block:16}",
+        "quant.qat_steps=2",
+        "subspace.d=30,40",
+        "bound.n=50",
+        "device=cpu",
+    ],
     "compressor/compressor_trm": [
         "data={n_seq:8,max_len:16,heldout:.5}",
         "trm={n:1,rounds:1,n_sup:2,ema:.9}",
@@ -58,5 +66,5 @@ def test_every_experiment_runs(name, tmp_path):
     assert report.ok == report.planned > 0
     frame = load_sweep(tmp_path)
     # one update or two, by the batches; a step after each round of supervision
-    if not name.startswith(("qlora_probe/", "compressor/compressor_trm")):
+    if not name.startswith(("qlora_probe/", "sublora/", "compressor/compressor_trm")):
         assert frame["step"].to_list() == [[0, 2, 4]] * report.planned
