@@ -9,7 +9,8 @@ from pages import blocks, commands, run
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "page", [f"docs/{family}.md" for family in ("dln", "memdyn", "qlora_probe", "compressor")]
+    "page",
+    [f"docs/{family}.md" for family in ("dln", "memdyn", "qlora_probe", "compressor", "sublora")],
 )
 def test_commands_and_code_of_a_page_work(root, tmp_path, page):
     """Shell lines first, then the snippets that read what these stored; all in one folder."""
