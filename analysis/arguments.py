@@ -1,4 +1,4 @@
-"""The arguments that the commands of all families share: stores, and a folder to write to."""
+"""What the commands of all families share: their arguments, and the folder they write to."""
 
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
@@ -26,3 +26,9 @@ def parser_of(
     parser.add_argument(type=Path, metavar="STORE", help="folder of a sweep", **stores)
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help=output)
     return parser
+
+
+def check_parent(output: Path) -> None:
+    """FileNotFoundError for a folder that cannot be made, or a file that cannot be written."""
+    if not output.parent.is_dir():
+        raise FileNotFoundError(f"cannot write to {output}: no folder {output.parent}")

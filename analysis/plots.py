@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import polars as pl
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -179,6 +180,18 @@ def draw_legend(
         title.append(f"{', '.join(by)}:")
     if (statistics.incomplete["status"] == "diverged").any():
         handles = [*handles, Line2D([], [], color="0.3", label="a run diverged here", **CROSS)]
+    write_legend(on, title, handles, **place)
+
+
+def legend_of_figure(figure: Figure, title: Sequence[str], handles: Sequence[Artist]) -> None:
+    """Right of all axes."""
+    write_legend(figure, title, handles, loc="outside right upper")
+
+
+def write_legend(
+    on: Axes | Figure, title: Sequence[str], handles: Sequence[Artist], **place: Any
+) -> None:
+    """In small letters, its lines from the left."""
     on.legend(
         handles=handles,
         title="\n".join(title),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import matplotlib
 
 from analysis import compressor
-from analysis.arguments import parser_of
+from analysis.arguments import check_parent, parser_of
 from analysis.measured import NotMeasured, write_figures
 from analysis.panels import run_name
 
@@ -47,8 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         store = compressor.load_store(arguments.store)
         run = _run(store, arguments.run)
-        if not output.parent.is_dir():
-            raise FileNotFoundError(f"cannot write to {output}: no folder {output.parent}")
+        check_parent(output)
         output.mkdir(exist_ok=True)
         write_figures(OVER_RUNS, store, output)
         if run is not None:

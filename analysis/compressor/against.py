@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from analysis.compressor.runs import INIT_FROM
 from analysis.curves import LEVEL, value_text, varying_keys
 from analysis.measured import is_measured, parts_of, scalar_statistics
-from analysis.plots import Group, groups_of, set_log
+from analysis.plots import Group, groups_of, legend_of_figure, set_log
 
 _BESIDE_STYLES = {  # what is drawn beside; a marker where it is a single point
     "PCA": {"linestyle": "--", "marker": "s"},
@@ -72,7 +72,8 @@ def plot_against(runs: pl.DataFrame, panels: Sequence[Panel], by: Sequence[str])
         for kind, style in kinds.items()
     ]
     title = _describe(runs, [*by, "k"], counts)
-    draw_legend(axes, title + ([f"{', '.join(by)}:"] if by else []), handles)
+    keys = [f"{', '.join(by)}:"] if by else []
+    legend_of_figure(axes[0].figure, title + keys, handles)
     return axes
 
 
@@ -80,18 +81,6 @@ def make_row(n: int) -> list[Axes]:
     """`n` axes side by side in a new figure, with room for a legend."""
     size = (3.6 + 3.9 * n, 3.7)
     return list(plt.subplots(1, n, figsize=size, layout="constrained", squeeze=False)[1].flat)
-
-
-def draw_legend(axes: Sequence[Axes], title: Sequence[str], handles: Sequence[Line2D]) -> None:
-    """Right of all panels."""
-    axes[0].figure.legend(
-        handles=handles,
-        title="\n".join(title),
-        fontsize="small",
-        title_fontsize="small",
-        alignment="left",
-        loc="outside right upper",
-    )
 
 
 def _points(runs: pl.DataFrame, column: str, by: Sequence[str]) -> list[tuple[tuple, pl.DataFrame]]:

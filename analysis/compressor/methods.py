@@ -6,11 +6,11 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import ScalarFormatter
 
-from analysis.compressor.against import draw_legend, make_row
+from analysis.compressor.against import make_row
 from analysis.compressor.runs import TRM, Store, keys_of_predictors
 from analysis.curves import LEVEL, varying_keys
 from analysis.measured import is_measured, parts_of, require, scalar_statistics
-from analysis.plots import groups_of
+from analysis.plots import groups_of, legend_of_figure
 
 METHODS = {  # in columns: on an axis
     "mean": "train\nmean",
@@ -56,7 +56,8 @@ def plot_trm(store: Store) -> list[Axes]:
         Line2D([], [], color=group.color, marker="o", ls="none", ms=5, label=group.name)
         for group in groups.values()
     ]
-    draw_legend(axes, title + ([f"{', '.join(by)}:"] if by else []), handles)
+    keys = [f"{', '.join(by)}:"] if by else []
+    legend_of_figure(axes[0].figure, title + keys, handles)
     return axes
 
 

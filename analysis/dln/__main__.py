@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import polars as pl
 from matplotlib.axes import Axes
 
-from analysis.arguments import parser_of
+from analysis.arguments import check_parent, parser_of
 from analysis.curves import curve_names, key_values, varying_keys
 from analysis.dln.figures import quantities_of, scalar_curves
 from analysis.dln.predictions import plot_plateaus, plot_theory
@@ -38,10 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     matplotlib.use("Agg")
     try:
         df = load_sweep(*arguments.stores, params="all", status=("ok", "diverged", "failed"))
-        if not arguments.output.parent.is_dir():
-            raise FileNotFoundError(
-                f"cannot write to {arguments.output}: no folder {arguments.output.parent}"
-            )
+        check_parent(arguments.output)
         arguments.output.mkdir(exist_ok=True)
         for name, draw, what in _figures(df):
             path = arguments.output / f"{name}.png"

@@ -10,7 +10,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import polars as pl
 
-from analysis.arguments import parser_of
+from analysis.arguments import check_parent, parser_of
 from analysis.curves import key_values, varying_keys
 from analysis.memdyn.axes import METRICS
 from analysis.memdyn.figures import FIGURES, create_all_visualizations
@@ -44,8 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         runs = runs_of(store)
         if arguments.run is not None:
             runs = runs.filter(run_id=choose_run(runs, arguments.run, store)["run_id"])
-        if not output.parent.is_dir():
-            raise FileNotFoundError(f"cannot write to {output}: no folder {output.parent}")
+        check_parent(output)
         for run in runs.iter_rows(named=True):
             folder = output if len(runs) == 1 else output / run["run_id"]
             settings = settings_of(store, run["run_id"]) | given

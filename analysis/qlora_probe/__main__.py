@@ -9,7 +9,7 @@ import matplotlib
 import polars as pl
 
 from analysis import qlora_probe
-from analysis.arguments import parser_of
+from analysis.arguments import check_parent, parser_of
 from analysis.measured import NotMeasured, write_figures
 from analysis.panels import run_name
 from analysis.qlora_probe.answers import as_text
@@ -48,8 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         runs = qlora_probe.runs_of(store)
         run = qlora_probe.load_run(store, arguments.run)
-        if not output.parent.is_dir():
-            raise FileNotFoundError(f"cannot write to {output}: no folder {output.parent}")
+        check_parent(output)
         output.mkdir(exist_ok=True)
         write_figures(OVER_RUNS, runs, output)
         if len(runs) > 1:

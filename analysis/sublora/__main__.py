@@ -7,7 +7,7 @@ from functools import partial, update_wrapper
 import matplotlib
 
 from analysis import sublora
-from analysis.arguments import parser_of
+from analysis.arguments import check_parent, parser_of
 from analysis.measured import write_figures
 from analysis.sublora.runs import count_of_left_out, other_keys
 
@@ -49,8 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     output = arguments.output
     try:
         grid = sublora.load_grid(arguments.store, arguments.budgets, arguments.seeds)
-        if not output.parent.is_dir():
-            raise FileNotFoundError(f"cannot write to {output}: no folder {output.parent}")
+        check_parent(output)
         output.mkdir(exist_ok=True)
         _warn(grid)
         write_figures(_figures(grid), grid, output)

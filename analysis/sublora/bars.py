@@ -5,13 +5,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
+from analysis.plots import legend_of_figure
 from analysis.sublora.marks import (
     BOUND_LABEL,
     BPD_LABEL,
     budget_colors,
     describe_spread,
     draw_vocab_line,
-    legend_beside,
     vocab_handle,
 )
 from analysis.sublora.runs import BOUND, BPD, BUDGET, GAIN, METHOD, SIZE, UNIFORM, Grid
@@ -46,7 +46,7 @@ def plot_allocations(grid: Grid) -> list[Axes]:
     handles = [Patch(color=color, label=f"subspace.d = {d}") for d, color in colors.items()]
     counts = grid.cells["n"].to_list()
     title = describe_spread("height", [n for n in counts if n]) + _counts(grid)
-    legend_beside(figure, title, [*handles, vocab_handle(grid)])
+    legend_of_figure(figure, title, [*handles, vocab_handle(grid)])
     return list(axes.flat)
 
 

@@ -5,6 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
 
+from analysis.plots import legend_of_figure
 from analysis.sublora.marks import (
     BOUND_LABEL,
     BPD_LABEL,
@@ -13,7 +14,6 @@ from analysis.sublora.marks import (
     describe_spread,
     draw_point,
     draw_vocab_line,
-    legend_beside,
     method_handles,
     method_marks,
     vocab_handle,
@@ -48,7 +48,7 @@ def plot_pareto(grid: Grid, d: int) -> Axes:
     ax.margins(0.1)
     handles = [*method_handles(grid, cells), Line2D([], [], label="dominated by none", **line)]
     spread = describe_spread("point", [cell["n"] for cell in cells])
-    legend_beside(ax.figure, [*spread, "smaller is better in both"], handles)
+    legend_of_figure(ax.figure, [*spread, "smaller is better in both"], handles)
     return ax
 
 
@@ -83,7 +83,7 @@ def plot_compression(grid: Grid, d: int) -> list[Axes]:
         Line2D([], [], marker="o", mfc="white", label="empirical BPD, by size", **lines[BPD]),
         vocab_handle(grid),
     ]
-    legend_beside(figure, describe_spread("point", [cell["n"] for cell in cells]), handles)
+    legend_of_figure(figure, describe_spread("point", [cell["n"] for cell in cells]), handles)
     return list(axes)
 
 

@@ -6,7 +6,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from analysis.measured import NotMeasured
-from analysis.sublora.marks import budget_colors, describe_spread, legend_beside
+from analysis.plots import legend_of_figure
+from analysis.sublora.marks import budget_colors, describe_spread
 from analysis.sublora.runs import HEAD, Grid
 
 _APART = 0.5  # between the last layer and the head, in cells
@@ -71,7 +72,7 @@ def plot_gate_trend(grid: Grid) -> Axes:
     _name_layers(ax, grid)
     ax.set_ylabel(_LABEL)
     spread = describe_spread("point", [len(of_seeds) for of_seeds in gammas.values()])
-    legend_beside(ax.figure, spread, [*handles, half])
+    legend_of_figure(ax.figure, spread, [*handles, half])
     return ax
 
 

@@ -5,9 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.measured import NotMeasured
@@ -93,15 +91,3 @@ def describe_spread(what: str, counts: Iterable[int]) -> list[str]:
         return [f"{what}: a single seed"]
     last = "(divisor n - 1; none if n = 1)" if 1 in counts else "(divisor n - 1)"
     return [f"{what}: mean over n seeds", "bar: +- standard deviation", last]
-
-
-def legend_beside(figure: Figure, title: Sequence[str], handles: Sequence[Artist]) -> None:
-    """Right of all axes."""
-    figure.legend(
-        handles=handles,
-        title="\n".join(title),
-        fontsize="small",
-        title_fontsize="small",
-        alignment="left",
-        loc="outside right upper",
-    )
