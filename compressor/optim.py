@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from compressor.config import TrainingConfig
+from plugins.lm.schedules import warmup_cosine
 
 WARMUP = 0.1  # of all updates
 BETAS, EPS = (0.9, 0.999), 1e-8
@@ -15,10 +16,7 @@ def lr_factor(step: int, n_steps: int, schedule: str) -> float:
     """Of update `step`, 0-based: linear to 1 in the warm-up, then half a cosine to 0; or 1."""
     if schedule == "constant":
         return 1.0
-    warmup = round(WARMUP * n_steps)
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (n_steps - warmup)))
+    return warmup_cosine(step, n_steps, round(WARMUP * n_steps))
 
 
 def clip(gradient: Tensor, largest: float | None) -> tuple[Tensor, Tensor]:

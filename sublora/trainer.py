@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from plugins.lm.ranks import ALONE, World
+from plugins.lm.schedules import warmup_cosine
 from plugins.result import Curves
 from sublora.batches import Batches, Diverged
 from sublora.config import TrainConfig
@@ -96,7 +97,7 @@ class Trainer:
             parameter.grad = gradient
         torch.nn.utils.clip_grad_norm_(self._trained, CLIP)
         train = self.cfg.train
-        factor = lr_factor(self.step, train.steps, train.warmup, train.min_lr / train.lr)
+        factor = warmup_cosine(self.step, train.steps, train.warmup, train.min_lr / train.lr)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base"] * factor
         self.optimizer.step()
@@ -166,14 +167,6 @@ def gate_rows(module: SubspaceModule, step: int) -> list[dict[str, Any]]:
         module.allotment.layers, module.gamma().tolist(), module.hard_k().tolist(), strict=True
     )
     return [{"step": step, "layer": layer, "gamma": gamma, "k": k} for layer, gamma, k in values]
-
-
-def lr_factor(step: int, n_steps: int, warmup: int, least: float) -> float:
-    """Of update `step`, 0-based: linear to 1 in the warm-up, then half a cosine to `least`."""
-    if step < warmup:
-        return (step + 1) / warmup
-    done = (step - warmup) / max(1, n_steps - warmup)
-    return least + (1 - least) * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def val_windows(ids: np.ndarray, block: int) -> list[Piece]:

@@ -14,8 +14,8 @@ FAMILY = {"numpy", "scipy", "torch", "omegaconf"}
 FAMILY_MACHINERY = {f"plugins.{name}" for name in ("registry", "experiment", "fields", "result")}
 LM = {"torch", "transformers", "tokenizers", "huggingface_hub", "datasets", "bitsandbytes", "wandb"}
 LM_MACHINERY = {f"plugins.lm.{name}" for name in ("cache", "callbacks", "checkpoints", "corpora",
-                                                  "devices", "hub", "models", "ranks", "splits",
-                                                  "tables", "windows")}  # fmt: skip
+                                                  "devices", "hub", "models", "ranks", "schedules",
+                                                  "splits", "tables", "windows")}  # fmt: skip
 OWN = {
     "memdyn": {"rapidfuzz"},
     "qlora_probe": {"transformers", "peft", "bitsandbytes", "safetensors"},

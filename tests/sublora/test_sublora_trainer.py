@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from plugins.lm.ranks import World
 from sublora.batches import Batches, Diverged
 from sublora.evaluate import losses_of
-from sublora.trainer import CLIP, EPS, Trainer, lr_factor, val_windows
+from sublora.trainer import CLIP, EPS, Trainer, val_windows
 
 
 def trainer_of(folder, data, **changes):
@@ -40,15 +40,6 @@ def w_of(trainer):
 
 
 # schedules
-
-
-def test_learning_rate_rises_linearly_then_falls_by_a_cosine():
-    factors = [lr_factor(step, 110, 10, 0.1) for step in range(111)]
-    np.testing.assert_allclose(factors[:10], np.arange(1, 11) / 10)
-    expected = 0.1 + 0.9 * (1 + np.cos(np.pi * np.arange(101) / 100)) / 2
-    np.testing.assert_allclose(factors[10:], expected)
-    assert lr_factor(0, 10, 0, 0.0) == 1
-    assert lr_factor(5, 3, 100, 0.0) == 0.06  # a training that ends in its warm-up
 
 
 def test_gates_are_soft_for_their_share_of_the_steps_and_their_edge_sharpens(folder, data):
