@@ -1,5 +1,6 @@
 """What every projector is: a random linear map P [D, d], its transpose, its gradient."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Literal
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-class Projector(torch.nn.Module):
+class Projector(torch.nn.Module, ABC):
     """P [D, d]. Its tensors are buffers that no state_dict has: the seed is what is saved.
 
     isometry: P^T P = I is "exact", holds for the "mean" over draws, or its eigenvalues lie in a
@@ -44,11 +45,13 @@ class Projector(torch.nn.Module):
         units = torch.eye(self.shape[1], dtype=like.dtype, device=like.device)
         return torch.stack([self(unit).double() for unit in units], dim=1)
 
+    @abstractmethod
     def _times(self, w: Tensor) -> Tensor:
-        raise NotImplementedError
+        """P w."""
 
+    @abstractmethod
     def _times_transposed(self, v: Tensor) -> Tensor:
-        raise NotImplementedError
+        """P^T v."""
 
 
 class _Linear(torch.autograd.Function):
