@@ -58,6 +58,7 @@ def decode(
     n_fresh: int | None = None,
 ) -> str:
     """What main prints. Raises ValueError for a damaged message, or other initial weights."""
+    content = path.read_bytes()
     values, sha256, prior = read_config(path.with_name(CONFIG))
     try:
         schema = OmegaConf.structured(TrainConfig)
@@ -74,7 +75,6 @@ def decode(
     module = make_module(cfg, data.vocab_size)
     check_prior(prior, module.prior_sha256())
     layout = layout_of(module.allotment, cfg.quant)
-    content = path.read_bytes()
     message = unpack(content, layout)
     if message.gates is not None:
         module.harden(message.gates)

@@ -37,3 +37,9 @@ def ended(folder, tmp_path_factory):
         return runs[variant]
 
     return get
+
+
+@pytest.fixture(params=list(VARIANTS))
+def one(request, ended):
+    """A run of each variant."""
+    return ended(request.param)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import yaml
-from sublora_cases import VARIANTS, config, file, run
+from sublora_cases import config, file, run
 
 from sublora.decode import main
 from sublora.message import MAGIC
@@ -17,11 +17,6 @@ from sublora.prepare import main as prepare
 def decode(root, *arguments):
     command = [sys.executable, "-m", "sublora.decode", *map(str, arguments)]
     return subprocess.run(command, cwd=root, env=os.environ, capture_output=True, text=True)
-
-
-@pytest.fixture(params=list(VARIANTS))
-def one(request, ended):
-    return ended(request.param)
 
 
 @pytest.fixture
@@ -71,6 +66,7 @@ def test_corrupted_byte_is_refused_with_status_2(root, copied):
         (lambda path: path.write_bytes(b""), "are no message"),
         (lambda path: path.write_bytes(MAGIC), "damaged, cut"),
         (lambda path: path.unlink(), "message.bin"),
+        (lambda path: shutil.rmtree(path.parent), "message.bin"),
         (lambda path: path.with_name("config.yaml").unlink(), r"config.yaml is no config.yaml"),
         (lambda path: path.with_name("config.yaml").write_text("a: ["), "config.yaml is no"),
         (lambda path: path.with_name("config.yaml").write_text("3"), "config.yaml is no"),
@@ -79,8 +75,8 @@ def test_corrupted_byte_is_refused_with_status_2(root, copied):
         (lambda path: edit(path, nonsense=3), "nonsense"),
         (lambda path: edit(path, data={"dir": "/nowhere"}), "data.dir=/nowhere is no folder"),
     ],
-    ids=["cut", "empty", "magic", "gone", "no config", "no yaml", "a number", "other levels",
-         "bad value", "unknown key", "no data"],
+    ids=["cut", "empty", "magic", "gone", "all gone", "no config", "no yaml", "a number",
+         "other levels", "bad value", "unknown key", "no data"],
 )  # fmt: skip
 def test_bad_input_is_one_line_and_status_2(copied, capsys, damage, message):
     damage(copied)

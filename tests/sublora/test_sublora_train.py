@@ -1,8 +1,7 @@
-"""Whole runs: rows and files, resumption, ranks, runs that are evaluated again."""
+"""Whole runs: rows and files, resumption, ranks, bounds above the risk."""
 
 import math
 import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +22,6 @@ from sublora.markov import EOT, VOCAB, best_score, documents, transition
 from sublora.message import unpack
 from sublora.model import make_module, set_coordinates
 from sublora.streams import stream
-
-EVERY = list(VARIANTS)
-
-
-@pytest.fixture(params=EVERY)
-def one(request, ended):
-    return ended(request.param)
 
 
 def decode_into(module, cfg, result):
@@ -292,138 +284,6 @@ def test_ranks_go_on_with_what_one_process_began(folder, tmp_path, monkeypatch, 
     expected = ended("learned").result
     np.testing.assert_allclose(found.curves["val_loss"], expected.curves["val_loss"], rtol=1e-5)
     assert found.scalars["d_b"] == expected.scalars["d_b"]
-
-
-# evaluated again
-
-
-def again(one, folder, tmp_path, **changes):
-    variant = VARIANTS[one.result.scalars["mode"]]
-    merged = dict(variant) | {
-        key: variant.get(key, {}) | value if isinstance(value, dict) else value
-        for key, value in changes.items()
-    }
-    cfg = config(folder, eval_from=str(file(one.result, "best.pt")), **merged)
-    return run(cfg, tmp_path)
-
-
-def test_same_settings_find_the_same_bound_without_training(one, folder, tmp_path):
-    result = again(one, folder, tmp_path)
-    row = {k: v for k, v in one.result.scalars.items() if not k.startswith("seconds_")}
-    assert {k: v for k, v in result.scalars.items() if not k.startswith("seconds_")} == row
-    assert result.curves == {}
-    if one.cfg.allocation.name == "learned":
-        last = {name: column[-3:] for name, column in one.result.tables["gates"].items()}
-        again_at = {"step": [row["best_step"]] * 3}
-        assert result.tables["gates"] == last | again_at
-    message = file(result, "message.bin").read_bytes()
-    assert message == file(one.result, "message.bin").read_bytes()
-
-
-@pytest.mark.parametrize(
-    "bound", [{"alphas": [0.1]}, {"n": 300}, {"level": "token"}, {"delta": 0.5}], ids=str
-)
-def test_other_settings_of_the_bound_leave_the_message_as_it_is(ended, folder, tmp_path, bound):
-    one = ended("learned")
-    result = again(one, folder, tmp_path, bound=bound)
-    for name in ("compressed_size_bits", "val_bpd"):
-        assert result.scalars[name] == one.result.scalars[name]
-    assert result.scalars["bound_value"] != one.result.scalars["bound_value"]
-    message = file(result, "message.bin").read_bytes()
-    assert message == file(one.result, "message.bin").read_bytes()
-
-
-def test_more_levels_are_more_bits_nearer_to_what_was_trained(ended, folder, tmp_path):
-    one = ended("uniform")
-    result = again(one, folder, tmp_path, quant={"levels": 60})
-    assert result.scalars["bpd_fp"] == one.result.scalars["bpd_fp"]
-    assert result.scalars["compressed_size_bits"] > one.result.scalars["compressed_size_bits"] + 900
-    errors = [abs(r.scalars["bpd_raw"] - r.scalars["bpd_fp"]) for r in (result, one.result)]
-    assert errors[0] < errors[1] / 2
-
-
-def test_learning_rate_and_steps_leave_the_kl_of_the_same_w_as_it_is(ended, folder, tmp_path):
-    one = ended("uniform")
-    result = again(one, folder, tmp_path, train={"lr": 0.5, "steps": 7})
-    for name in ("kl_divergence", "bound_value", "search_bits"):
-        assert result.scalars[name] == one.result.scalars[name]
-
-
-@pytest.mark.parametrize(
-    ("key", "changes"),
-    [
-        ("seed", {"seed": 1}),
-        (r"subspace\.d", {"subspace": {"d": 50}}),
-        (r"subspace\.projector", {"subspace": {"projector": "sparse"}}),
-        (r"allocation\.name", {"allocation": {"name": "fixed_0.4"}}),
-        (r"model\.n_layer", {"model": {"n_layer": 3}}),
-        (r"model\.lora_alpha", {"model": {"lora_alpha": 16.0}}),
-    ],
-)
-def test_what_the_prior_knows_cannot_change(ended, folder, tmp_path, key, changes):
-    with pytest.raises(ValueError, match=rf"eval_from=.*best\.pt: its {key} is "):
-        again(ended("uniform"), folder, tmp_path, **changes)
-
-
-def test_another_training_set_is_refused_by_its_key(ended, folder, tmp_path):
-    one = ended("uniform")
-    shutil.copytree(folder, tmp_path / "other")
-    with pytest.raises(ValueError, match=r"its data\.dir is "):
-        again(one, tmp_path / "other", tmp_path)
-
-
-def test_run_is_found_in_its_store_by_its_id(ended, folder, tmp_path):
-    one = ended("uniform")
-    kept = tmp_path / "artifacts" / "abc"
-    kept.mkdir(parents=True)
-    shutil.copy(file(one.result, "best.pt"), kept)
-    result = run(config(folder, eval_from="abc"), tmp_path)
-    assert result.scalars["bound_value"] == one.result.scalars["bound_value"]
-    with pytest.raises(ValueError, match="eval_from=abd: neither a run of"):
-        run(config(folder, eval_from="abd"), tmp_path)
-
-
-def test_damaged_best_pt_is_named(folder, tmp_path):
-    path = tmp_path / "best.pt"
-    path.write_bytes(b"nothing")
-    with pytest.raises(ValueError, match=r"best\.pt is no best\.pt of sublora"):
-        run(config(folder, eval_from=str(path)), tmp_path)
-
-
-# callbacks
-
-
-def test_callback_is_told_every_record_and_the_end(folder, tmp_path):
-    told = []
-
-    @registry.register_callback("tell")
-    class Tell:
-        def __init__(self, mark):
-            self.mark = mark
-
-        def record(self, run, step, values):
-            told.append((self.mark, run.config["seed"], step, dict(values)))
-
-        def end(self, run, scalars, files):
-            told.append((scalars, [file.name for file in files]))
-
-    result = run(config(folder, seed=5, callbacks=[{"tell": {"mark": "!"}}]), tmp_path)
-    *records, (scalars, files) = told
-    assert [record[:2] for record in records] == [("!", 5)] * 21
-    assert [record[2] for record in records] == result.curves["step"]
-    assert [record[3]["val_loss"] for record in records] == result.curves["val_loss"]
-    assert scalars == result.scalars
-    assert files == ["best.pt", "message.bin", "config.yaml", "bounds_metrics.pt"]
-
-
-def test_run_of_wandb(folder, tmp_path, wandb_logs):
-    """Offline: a file of its own, with its name in it."""
-    spec = {"wandb": {"project": "some-project", "name": "some-name", "mode": "offline"}}
-    run(config(folder, callbacks=[spec], train={"steps": 2}), tmp_path)
-    [log] = wandb_logs()
-    content = log.read_bytes()
-    for name in (b"some-project", b"some-name", b"val_loss", b"bound_value", b"message.bin"):
-        assert name in content
 
 
 # the theorem
