@@ -1,7 +1,9 @@
 """The experiments in conf/: their names, header lines, and the keys that they have."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from itertools import takewhile
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -12,17 +14,34 @@ from omegaconf import OmegaConf
 from plugins.experiment import CONF, families
 from plugins.instances import node_at
 from plugins.leaves import flatten
-from plugins.registry import did_you_mean
+from plugins.registry import UnknownName, did_you_mean
 
 
 def experiment_headers(config_dirs: Sequence[Path] = ()) -> dict[str, str]:
-    """Config name ("dln/gph") -> first line of its header comment; `config_dirs` hold more."""
+    """Config name ("dln/gph") -> lines of its header comment; `config_dirs` hold more."""
     return {
         f"{name}/{path.stem}": _header(path.read_text())
         for name, family in families().items()
         for conf in (family.conf, *config_dirs)
         for path in sorted((conf / name).glob("*.yaml"))
     }
+
+
+def with_words(headers: Mapping[str, str], words: Sequence[str]) -> dict[str, str]:
+    """The experiments in whose name or header all `words` are found, in any case.
+
+    Raises UnknownName where there is none.
+    """
+    texts = {name: f"{name}\n{header}".lower() for name, header in headers.items()}
+    found = {name: headers[name] for name in texts if all(w.lower() in texts[name] for w in words)}
+    if found:
+        return found
+    known = {word for text in texts.values() for word in re.findall(r"\w{3,}", text)}
+    lost = [word for word in words if not any(word.lower() in text for text in texts.values())]
+    near = get_close_matches(lost[0].lower(), known) if lost else []
+    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+    which = repr(lost[0]) if lost else f"all of {', '.join(map(repr, words))}"
+    raise UnknownName(f"no experiment's name or header has {which}{hint}")
 
 
 def hint_for(config_name: str, error: BaseException) -> str | None:
@@ -45,5 +64,6 @@ def hint_for(config_name: str, error: BaseException) -> str | None:
 
 
 def _header(text: str) -> str:
-    lines = (line.removeprefix("#").strip() for line in text.splitlines()[1:])
-    return next((line for line in lines if line), "")
+    """The comment below the file's first line, which is Hydra's."""
+    comment = takewhile(lambda line: line.startswith("#"), text.splitlines()[1:])
+    return "\n".join(filter(None, (line.removeprefix("#").strip() for line in comment)))

@@ -10,7 +10,8 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from plugins import processes
-from plugins.catalog import experiment_headers, hint_for
+from plugins.catalog import experiment_headers, hint_for, with_words
+from plugins.completion import candidates, hydra_line
 from plugins.exits import bad_input
 from plugins.experiment import CONF, import_family
 from plugins.overrides import (
@@ -18,13 +19,15 @@ from plugins.overrides import (
     config_dirs_of,
     config_name_of,
     experiments_text,
+    listed_words,
     translate_argv,
     workers_of,
 )
 
 _HELP = {"--help", "-h"}
 _MULTIRUN = {"--multirun", "-m"}
-_WITHOUT_EXPERIMENT = {"--hydra-help", "--version"}
+_COMPLETION = {"--shell-completion", "-sc"}
+_WITHOUT_EXPERIMENT = {"--hydra-help", "--version", *_COMPLETION}
 
 
 def main(hydra_main: Callable[[], None]) -> None:
@@ -33,8 +36,20 @@ def main(hydra_main: Callable[[], None]) -> None:
     Ends with exit status 2 for bad input, where Hydra itself would give 1. SIGTERM and SIGHUP, of a
     scheduler, a container's stop or a closed terminal, end a sweep as Ctrl-C does.
     """
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # the reader of a listing, such as head, may end
     headers = experiment_headers([Path(folder) for folder in config_dirs_of(sys.argv)])
+    line = os.environ.get("COMP_LINE")  # a shell asks what may end it
+    if line is not None and _COMPLETION & set(sys.argv):
+        if found := candidates(line, list(headers)):
+            print(*found, sep="\n")
+            return
+        name, os.environ["COMP_LINE"] = hydra_line(line, list(headers))
+        sys.argv += [f"-cn={name}"] if name else []
+    words = listed_words(sys.argv)
     try:
+        if words is not None:
+            print(experiments_text(with_words(headers, words)))
+            return
         arguments = translate_argv(sys.argv[1:], list(headers))
         config_name, workers = config_name_of(arguments), workers_of(arguments)
         if config_name is not None:
@@ -59,6 +74,8 @@ def main(hydra_main: Callable[[], None]) -> None:
         raise KeyboardInterrupt
 
     computes = _MULTIRUN & set(arguments) and "hydra.sweeper.dry_run=true" not in arguments
+    if computes:
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # as Python has it: no run ends with a reader
     try:
         for number in processes.STOPPING:
             if signal.getsignal(number) == signal.SIG_DFL:  # nohup has them ignore SIGHUP

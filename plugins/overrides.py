@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
 from plugins.registry import UnknownName, did_you_mean
 
 FLAGS_HELP = """\
-python sweep.py -cn=EXPERIMENT [key=value ...] [flags]      (without arguments: the experiments)
+python sweep.py -cn=EXPERIMENT [key=value ...] [flags]
+python sweep.py --list [WORD ...]      the experiments whose name or header has all the words
 
 Values
   lr=0.1                one value
@@ -46,6 +47,10 @@ _HYDRA_FLAGS = (
 )
 _WORKERS = "hydra.sweeper.workers="
 _ONE_RUN = ("hydra.mode=RUN", "hydra.mode=run")
+COMPLETED_FLAGS = (  # by shells, with = where a value follows
+    *(f"{flag}=" for flag in ("-cn", *_VALUED)),
+    *(*_SWITCHES, "--rerun", "--list", "--cfg", "--help"),
+)
 _NUMBER = r"[+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?"
 _LOOKS_LIKE_RANGE = re.compile(rf"(?:{_NUMBER}\.\..*|[^/]*\.\.{_NUMBER})")
 _RANGE = re.compile(r"([+-]?\d+)\.\.([+-]?\d+)(?:\.\.([+-]?\d+))?")
@@ -184,10 +189,19 @@ def quoted(text: str) -> str:
     return f"'{escaped}'"
 
 
+def listed_words(argv: Sequence[str]) -> list[str] | None:
+    """The words that `--list` is given; None without it."""
+    if "--list" not in argv:
+        return None
+    return list(takewhile(lambda word: word[:1] != "-", argv[argv.index("--list") + 1 :]))
+
+
 def experiments_text(headers: Mapping[str, str]) -> str:
-    """The list shown when no experiment is named: config name and first header line."""
+    """A line per experiment: config name and first header line."""
     width = max(map(len, headers), default=0)
-    lines = [f"  {name:<{width}}  {line}" for name, line in sorted(headers.items())]
+    lines = [
+        f"  {name:<{width}}  {text.split(chr(10))[0]}" for name, text in sorted(headers.items())
+    ]
     return "\n".join(["experiments (python sweep.py -cn=NAME ...; --help for all forms):", *lines])
 
 

@@ -1,6 +1,9 @@
 """The command line as users meet it: listing, help, exit statuses, launchers, stock sweepers."""
 
 import re
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -23,6 +26,53 @@ def test_without_arguments_the_experiments_are_listed(sweep_cli):
     assert done.returncode == 2
     assert re.search(r"dln/gph +What do gradient noise", done.stdout)
     assert re.search(r"toy/trivial +Does the machinery work", done.stdout)
+
+
+def test_a_list_has_the_experiments_with_all_the_words(sweep_cli):
+    done = sweep_cli("--list", "STAIRCASE", "gph")
+    assert done.returncode == 0
+    assert re.findall(r"^  (\S+)", done.stdout, re.MULTILINE) == ["dln/gph_demo"]
+    done = sweep_cli("--list", "toy/")  # of an installed package
+    assert re.findall(r"^  (\S+)", done.stdout, re.MULTILINE) == [
+        f"toy/{name}" for name in ("grid", "grouped", "single", "trivial")
+    ]
+    assert "dln/gph " in sweep_cli("--list").stdout
+
+
+def test_a_list_of_nothing_names_the_word_and_its_nearest_match(sweep_cli):
+    done = sweep_cli("--list", "staircse")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "has 'staircse'; did you mean 'staircase'" in done.stderr
+    assert "has all of 'gph_demo', 'memorize'" in sweep_cli("--list", "gph_demo", "memorize").stderr
+
+
+def test_a_reader_that_ends_early_is_no_error(root):
+    command = f"{sys.executable} {root / 'sweep.py'} -cn=gph --help"
+    done = subprocess.run(
+        ["bash", "-c", f"{command} | true; exit ${{PIPESTATUS[0]}}"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
+
+
+def completed(sweep_cli, line):
+    """What the shell is told that may end a command line."""
+    done = sweep_cli("-sc", "query=bash", env={"COMP_LINE": line, "COMP_POINT": str(len(line))})
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_a_shell_completes_experiments_flags_keys_and_groups(sweep_cli):
+    names = completed(sweep_cli, "python sweep.py -cn=gph_")
+    assert "-cn=gph_demo" in names
+    assert all(name.startswith("-cn=gph_") for name in names)
+    assert completed(sweep_cli, "python sweep.py -cn toy/tr") == ["toy/trivial"]
+    assert completed(sweep_cli, "python sweep.py --wo") == ["--workers="]
+    assert completed(sweep_cli, "python sweep.py -cn=gph model.g") == ["model.gamma="]
+    begun = "python sweep.py -cn=dln/gph training.batch_seed=0..4 --workers=2 --output out/a max_s"
+    assert completed(sweep_cli, begun) == ["max_steps="]
+    assert completed(sweep_cli, "python sweep.py -cn=memdyn_quick memdyn/mode=st") == [
+        "memdyn/mode=standard"
+    ]
 
 
 def test_help_shows_our_flags_beside_hydras(sweep_cli):
