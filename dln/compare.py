@@ -1,15 +1,13 @@
 """The experiment `dln/compare` on a stack of runs: two networks, one data set, in lockstep."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-
-from torch import Tensor
 
 import dln.comparative_metrics  # noqa: F401  (registers)
 from dln import registry
 from dln.compare_config import SIDES, CompareConfig, side
 from dln.config import REPLICA_KEYS
-from dln.context import EvalContext
 from dln.data import make_dataset
 from dln.lockstep import train_in_lockstep
 from dln.metrics import evaluate, resolve_metrics
@@ -45,11 +43,7 @@ def run_stack(
     )
     trainers = {f"_{name}": Trainer(own, columns[name], dataset) for name, own in sides.items()}
     named = resolve_metrics(cfg.comparative_metrics, registry.comparative_metrics)
-
-    def between(ctx_a: EvalContext, ctx_b: EvalContext) -> dict[str, Tensor]:
-        return evaluate(named, ctx_a, ctx_b)
-
-    return train_in_lockstep(trainers, on_progress, between)
+    return train_in_lockstep(trainers, on_progress, partial(evaluate, named))
 
 
 def _of_side(name: str, replicas: Mapping[str, Sequence]) -> dict[str, Sequence]:

@@ -28,7 +28,8 @@ def train_in_lockstep(
 
     trainers: the networks of a run by the suffix of their columns; one data set, record grid and
     number of replicas. The divergence of one network ends its run. `between` measures a record's
-    contexts together. `on_progress` gets the fraction of steps done, at records.
+    contexts together. `on_progress` gets the fraction of steps done, at records. The scalar
+    seconds_metric_<name> is a replica's share of the time of a metric.
     """
     return _Lockstep(trainers, between).run(on_progress)
 
@@ -45,6 +46,7 @@ class _Lockstep:
         self._recorder = Recorder(len(self._grid), replicas, getattr(torch, cfg.dtype))
         self._diverged_at: dict[int, int] = {}
         self._loss_limits: dict[str, Tensor] = {}  # [R] of each network, set at step 0
+        self._seconds: dict[str, np.ndarray] = {}  # [R] spent in each metric
 
     def run(self, on_progress: Callable[[float], None] | None) -> list[RunResult]:
         trainers, grid = self._trainers.values(), set(self._grid)
@@ -85,11 +87,21 @@ class _Lockstep:
         if record:
             values = dict(losses)
             for suffix, trainer in self._trainers.items():
-                measured = trainer.measure(contexts[suffix])
+                seconds: dict[str, float] = {}
+                measured = trainer.measure(contexts[suffix], seconds)
                 values |= {f"{name}{suffix}": column for name, column in measured.items()}
+                self._spend({f"{name}{suffix}": spent for name, spent in seconds.items()})
             if self._between is not None:
-                values |= self._between(*contexts.values())
+                seconds = {}
+                values |= self._between(*contexts.values(), seconds=seconds)
+                self._spend(seconds)
             self._recorder.add(step, self._alive, values)
+
+    def _spend(self, seconds: Mapping[str, float]) -> None:
+        """Share what metrics took among the replicas that are there."""
+        for name, spent in seconds.items():
+            shares = self._seconds.setdefault(name, np.zeros(self._recorder.replicas))
+            shares[self._alive] += spent / len(self._alive)
 
     def _losses(self, contexts: Mapping[str, EvalContext]) -> dict[str, Tensor]:
         return {
@@ -117,6 +129,8 @@ class _Lockstep:
                 if len(curves.get(name, ())):
                     scalars[f"final_{name}"] = float(curves[name][-1])
             scalars[f"n_params{suffix}"] = n_params(trainer.cfg.model)
+        for name, shares in self._seconds.items():
+            scalars[f"seconds_metric_{name}"] = float(shares[replica])
         if replica not in self._diverged_at:
             return RunResult(scalars=scalars, curves=curves)
         scalars["diverged_step"] = self._diverged_at[replica]

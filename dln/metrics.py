@@ -4,9 +4,11 @@ A metric is (ctx, **params) -> Tensor [R], [R, k] for lists, or a dict of them; 
 column has the metric's name. Law: metric(stack)[r] == metric(r alone).
 """
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from dln import gradient_noise, hessian, norms, spectra  # noqa: F401  (they register)
@@ -35,17 +37,25 @@ def columns_of(name: str, value: Any, replicas: int) -> dict[str, Tensor]:
     return columns
 
 
-def evaluate(named: Sequence[NamedMetric], *contexts: EvalContext) -> dict[str, Tensor]:
+def evaluate(
+    named: Sequence[NamedMetric], *contexts: EvalContext, seconds: dict[str, float] | None = None
+) -> dict[str, Tensor]:
     """All columns of a record in request order; ValueError when two metrics make the same.
 
-    A metric gets one context, a comparative one those of both networks.
+    A metric gets one context, a comparative one those of both networks. `seconds` gets what each
+    metric took for the stack; what a context keeps for all metrics is the first one's.
     """
     values: dict[str, Tensor] = {}
     owner: dict[str, str] = {}
     for name, metric in named:
+        start = time.perf_counter()
         columns = columns_of(name, metric(*contexts), len(contexts[0].inputs))
         add_owner(owner, name, columns)
         values |= columns
+        if seconds is not None:
+            if contexts[0].inputs.is_cuda:  # its kernels may not have ended
+                torch.cuda.synchronize(contexts[0].inputs.device)
+            seconds[name] = time.perf_counter() - start
     return values
 
 

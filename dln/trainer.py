@@ -97,9 +97,9 @@ class Trainer:
         """test_loss, and train_loss where it is tracked: [R] float64."""
         return {name: loss(ctx.product) for name, loss in self._losses.items()}
 
-    def measure(self, ctx: EvalContext) -> dict[str, Tensor]:
-        """The columns of the metrics."""
-        return evaluate(self._metrics, ctx)
+    def measure(self, ctx: EvalContext, seconds: dict[str, float]) -> dict[str, Tensor]:
+        """The columns of the metrics; `seconds` gets what each of them took."""
+        return evaluate(self._metrics, ctx, seconds=seconds)
 
     def keep(self, index: Tensor) -> None:
         """Only the replicas `index` go on; the data set has been told before."""

@@ -1,5 +1,7 @@
 """Runs and stacks: records, divergence, a stack against its members."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -57,6 +59,25 @@ def test_a_run_records_the_initial_and_the_trained_network():
         "final_train_loss": result.curves["train_loss"][-1],
         "n_params": 72,
     }
+
+
+def test_a_run_tells_its_share_of_the_time_of_each_metric(monkeypatch):
+    """Two runs: three records of at least 20 ms are 30 ms a run; no more than the stack took."""
+    monkeypatch.setattr(metrics, "_functions", dict(metrics._functions))
+
+    @register_metric("sleepy")
+    def sleepy(ctx):
+        time.sleep(0.02)
+        return ctx.product[:, 0, 0]
+
+    cfg = small(metrics=["sleepy", "weight_norm"], max_steps=2, num_evaluations=2)
+    start = time.perf_counter()
+    results = run_stack(cfg, {"training.batch_seed": [0, 1]}, workdirs(2))
+    taken = time.perf_counter() - start
+    for result in results:
+        spent = [result.scalars[f"seconds_metric_{name}"] for name in ("sleepy", "weight_norm")]
+        assert 0.03 <= spent[0] <= taken / 2
+        assert 0 < spent[1] <= taken / 2 - spent[0]
 
 
 def test_no_steps_are_one_record():
