@@ -17,6 +17,7 @@ and at the last one. A probe changes no parameter, no gradient and no random sta
 without it are equal bit for bit.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -29,11 +30,13 @@ HOOKS = ("train_start", *OF_A_STEP, "eval", "train_end")
 
 
 def call(probes: Sequence[Any], hook: str, trainer: Any) -> None:
-    """The hook of every probe that has it and whose turn it is."""
-    for probe in probes:
+    """The hook of every probe that has it and whose turn it is; the trainer counts the seconds."""
+    for number, probe in enumerate(probes):
         method = getattr(probe, hook, None)
         if method and (hook not in OF_A_STEP or _is_due(probe, trainer)):
+            start = time.perf_counter()
             method(trainer)
+            trainer.probe_seconds[number] += time.perf_counter() - start
 
 
 def _is_due(probe: Any, trainer: Any) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from plugins.lm.checkpoints import Checkpoints
 from plugins.lm.devices import resolve_device
+from plugins.registry import split_spec
 from plugins.result import Curves, RunResult
 from qlora_probe import hooks, registry
 from qlora_probe import probes as probes  # registers them
@@ -96,6 +97,7 @@ def run(
             **_size(trainer),
             **forgotten(trainer.tables.get("generations", {})),
             **trainer.scalars,
+            **_seconds_of_probes(cfg, trainer),
         }
         lm.model.save_pretrained(workdir / "adapter")
     curves = Curves()
@@ -108,6 +110,12 @@ def run(
         artifacts=sorted((workdir / "adapter").iterdir()),
         status=status,
     )
+
+
+def _seconds_of_probes(cfg: TrainConfig, trainer: Trainer) -> dict[str, float]:
+    """What each probe took."""
+    names = [split_spec(spec)[0] for spec in cfg.callbacks]
+    return {f"seconds_metric_{name}": trainer.probe_seconds[i] for i, name in enumerate(names)}
 
 
 def _answer(trainer: Trainer, phase: str) -> None:

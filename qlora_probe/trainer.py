@@ -1,6 +1,7 @@
 """Training of the adapters, update by update, with probes looking on."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -45,6 +46,7 @@ class Trainer:
         self.curves: dict[int, dict[str, float]] = {}
         self.tables: dict[str, dict[str, list]] = {}
         self.scalars: dict[str, Any] = {}
+        self.probe_seconds: Counter[int] = Counter()  # spent in probes, by their place in the list
         # of the update in progress, for probes
         self.parts: list[tuple[torch.Tensor, torch.Tensor]] = []  # ids, labels of each part
         self.part = 0  # whose backward pass was the last
@@ -130,6 +132,7 @@ class Trainer:
             "curves": self.curves,
             "tables": self.tables,
             "scalars": self.scalars,
+            "probe_seconds": dict(self.probe_seconds),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -139,3 +142,4 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.curves = state["step"], state["curves"]
         self.tables, self.scalars = state["tables"], state["scalars"]
+        self.probe_seconds = Counter(state["probe_seconds"])

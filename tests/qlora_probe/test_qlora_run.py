@@ -78,6 +78,9 @@ def test_row_says_what_was_planned_and_what_came_of_it(undisturbed):
     summary = curve_summary(run["train_loss"][:-1], run["eval_loss"][0], run["eval_loss"][-1])
     assert {name: run.get(name) for name in summary} == summary
     assert run["final_eval_loss"] < run["initial_eval_loss"]
+    spent = [run[f"seconds_metric_{name}"] for name in PROBES]
+    assert all(seconds > 0 for seconds in spent)
+    assert sum(spent) < run["seconds_train"]
     assert len(run["model_sha256"]) == len(run["data_sha256"]) == 64
 
 
