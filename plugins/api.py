@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from plugins import driver
-from plugins.catalog import experiment_headers, hint_for
+from plugins.catalog import experiment_headers, refused
 from plugins.execution import execute_here
 from plugins.experiment import CONF, import_family, load_function
 from plugins.instances import instantiate
@@ -93,6 +93,6 @@ def _hydra(experiment: str) -> Iterator[str]:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             yield name
     except HydraException as error:
-        raise ValueError(hint_for(name, error) or f"{error} {error.__cause__ or ''}") from error
+        raise ValueError(f"{refused(name, error)} {error.__cause__ or ''}".strip()) from error
     finally:
         GlobalHydra.instance().hydra = running

@@ -44,7 +44,13 @@ def with_words(headers: Mapping[str, str], words: Sequence[str]) -> dict[str, st
     raise UnknownName(f"no experiment's name or header has {which}{hint}")
 
 
-def hint_for(config_name: str, error: BaseException) -> str | None:
+def refused(config_name: str | None, error: Exception) -> Exception:
+    """Hydra's error; of a key that the experiment does not have one that names the nearest."""
+    hint = config_name and _hint(config_name, error)
+    return ValueError(hint) if hint else error
+
+
+def _hint(config_name: str, error: BaseException) -> str | None:
     """The nearest keys, when Hydra refused a key that the experiment does not have."""
     match = re.match(r"Could not override '(.+)'", str(error))
     if match is None:

@@ -10,7 +10,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from plugins import processes
-from plugins.catalog import experiment_headers, hint_for, with_words
+from plugins.catalog import experiment_headers, refused, with_words
 from plugins.completion import candidates, hydra_line
 from plugins.exits import bad_input
 from plugins.experiment import CONF, import_family
@@ -82,19 +82,13 @@ def main(hydra_main: Callable[[], None]) -> None:
                 signal.signal(number, stop)
         if workers and computes:
             processes.start(config_name.split("/")[0], workers)
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
         hydra_main()
     except KeyboardInterrupt:  # while planning: nothing was started
         raise SystemExit(128 + stopped_by[0] if stopped_by else 130) from None
-    except SystemExit as end:
-        if stopped_by:  # and Hydra has taken it for an error
-            raise SystemExit(128 + stopped_by[0]) from None
-        # Hydra prints what it refuses and exits with 1, the status of failed runs.
-        if end.code == 1 and isinstance(end.__context__, HydraException | OmegaConfBaseException):
-            if hint := hint_for(config_name, end.__context__):
-                print(hint, file=sys.stderr)
-            raise SystemExit(2) from None
-        raise
-    except Exception:
+    except (SystemExit, Exception) as error:
         if stopped_by:  # Python makes a RuntimeError of an interrupt that meets some imports
             raise SystemExit(128 + stopped_by[0]) from None
+        if isinstance(error, HydraException | OmegaConfBaseException):
+            bad_input(refused(config_name, error))
         raise

@@ -1,6 +1,7 @@
 """How a sweep ends: exit statuses and the last lines that a user sees."""
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,14 +11,20 @@ if TYPE_CHECKING:
     from plugins.outcome import SweepReport
 
 
+# Lines of OmegaConf's and Hydra's errors that tell a user nothing.
+_OF_HYDRA = re.compile(r"\s*(full_key:|reference_type=|object_type=|provider=|Config search|See )")
+_FULL_ERROR = os.environ.get("HYDRA_FULL_ERROR") == "1"  # as the user has it
+
+
 def bad_input(error: Exception) -> NoReturn:
     """Exit status 2 with the error's text; HYDRA_FULL_ERROR=1 gives the stack trace."""
-    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+    if _FULL_ERROR:
         raise error
-    parts = [str(error)]
-    if error.__cause__ is not None and str(error.__cause__) not in parts[0]:
-        parts.append(str(error.__cause__))
-    print("error: " + "\n".join(parts), file=sys.stderr)
+    lines: list[str] = []
+    for line in f"{error}\n{error.__cause__ or ''}".splitlines():
+        if line and not _OF_HYDRA.match(line) and not any(line in said for said in lines):
+            lines.append(line)
+    print("error: " + "\n".join(lines), file=sys.stderr)
     raise SystemExit(2)
 
 

@@ -1,5 +1,6 @@
 """The progress display of a sweep: one for every launcher, fed by the units' reports."""
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +18,8 @@ _LINE_EVERY = 10.0  # seconds between two lines where there is no terminal
 def showing(look: Callable[[], tuple[Progress, str]], total: int, n_units: int) -> Iterator[None]:
     """Show the progress of `total` runs on stderr while the context lasts: a bar on a terminal,
     else a line every 10 s. `look` gives what the units report, and what else there is to say."""
-    console = Console(stderr=True)
+    # In a notebook rich would write HTML, and take a kernel, which shows colours, for a terminal.
+    console = Console(stderr=True, force_jupyter=False, force_terminal=sys.stderr.isatty())
     end = threading.Event()
     show, pause = (_bar, _POLL) if console.is_terminal else (_lines, _LINE_EVERY)
     pause = max(pause, READING_SECONDS * n_units)

@@ -39,8 +39,9 @@ def root() -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory) -> Path:
-    """Of tokenizers and models, here and in every child process; not the user's."""
-    folder = tmp_path_factory.getbasetemp() / "cache"
+    """Of tokenizers and models, here, in every child process and every worker; not the user's."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
     os.environ["DYNASCOPE_CACHE"] = str(folder)
     return folder
 

@@ -198,7 +198,8 @@ def test_bad_input_is_exit_status_2_without_a_traceback(sweep_cli, tmp_path, arg
     done = sweep_cli("-cn=trivial", *args)
     assert done.returncode == 2, done.stdout + done.stderr
     assert text in done.stderr
-    assert "Traceback" not in done.stderr
+    assert re.search("^error: ", done.stderr, re.MULTILINE)
+    assert not re.search("Traceback|HYDRA_FULL_ERROR|full_key|object_type", done.stderr)
     assert not (tmp_path / "outputs").exists()
 
 
@@ -259,7 +260,8 @@ def test_more_bad_input(sweep_cli, tmp_path, args, text):
     done = sweep_cli("-cn=trivial", *args)
     assert done.returncode == 2, done.stdout + done.stderr
     assert text in done.stderr
-    assert "Traceback" not in done.stderr
+    assert re.search("^error: ", done.stderr, re.MULTILINE)
+    assert not re.search("Traceback|HYDRA_FULL_ERROR|full_key|object_type", done.stderr)
     assert "no key 'params'" not in done.stderr
 
 
