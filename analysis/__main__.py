@@ -9,8 +9,10 @@ import matplotlib
 import polars as pl
 
 from analysis.curves import SeedStatistics, key_values, over_seeds
+from analysis.labels import with_fixed
 from analysis.plots import plot_curves
-from plugins.load import load_sweep
+from plugins.leaves import flatten
+from plugins.load import load_sweep, load_sweep_config
 
 _NAMED = 5  # most runs that end alike and get a line each
 _EXAMPLES = """\
@@ -31,8 +33,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not output.parent.is_dir():
             raise FileNotFoundError(f"cannot write {output}: no folder {output.parent}")
         runs = load_sweep(*arguments.stores, status=("ok", "diverged", "failed"))
+        shared = flatten(load_sweep_config(arguments.stores[0]))
         axes = plot_curves(
-            runs, arguments.y, arguments.by, logy=False if arguments.linear else None
+            with_fixed(runs, shared),
+            arguments.y,
+            arguments.by,
+            logy=False if arguments.linear else None,
         )
         axes.figure.savefig(output, dpi=200)
     except (ValueError, OSError) as error:

@@ -1,4 +1,4 @@
-"""What the commands of all families share: their arguments, and the folder they write to."""
+"""What the commands of analyses share: their arguments, and the folder they write to."""
 
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
@@ -11,10 +11,11 @@ def parser_of(
     *,
     several: bool = False,
     output: str = "folder to write to, made if its parent is there",
+    metavar: str = "DIR",
 ) -> ArgumentParser:
     """STORE -o DIR: `store` and `output`; STORE... and `stores` with `several`.
 
-    `output` is the help of -o.
+    `output` is the help of -o, `metavar` what it calls its argument.
     """
     parser = ArgumentParser(
         prog=f"python -m analysis.{family}",
@@ -24,7 +25,7 @@ def parser_of(
     )
     stores = {"nargs": "+", "dest": "stores"} if several else {"dest": "store"}
     parser.add_argument(type=Path, metavar="STORE", help="folder of a sweep", **stores)
-    parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help=output)
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar=metavar, help=output)
     return parser
 
 

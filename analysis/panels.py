@@ -12,7 +12,8 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from analysis.curves import LEVEL, config_values, key_values, over_seeds
+from analysis.curves import LEVEL, SeedStatistics, config_values, key_values, over_seeds
+from analysis.labels import label_of
 from analysis.plots import (
     CROSS,
     Group,
@@ -48,9 +49,10 @@ def plot_run(row: Mapping[str, Any] | pl.DataFrame | Any) -> list[Axes]:
     row = row_of(row)
     step, curves = curves_of(row)
     panels = _numbered_together(curves)
-    axes = make_panels(len(panels))
+    axes = make_panels(len(panels), label_of(row, "step"))
     for ax, (name, values) in zip(axes, panels.items(), strict=True):
         draw_components(ax, step, values, row["status"] == "diverged")
+        ax.set_ylabel(label_of(row, name.split(" ")[0]), size="small")  # the first of several
         n = values.shape[1] if values.ndim > 1 else 1
         ax.set_title(f"{name} ({n} components, first darkest)" if n > 1 else name, size="medium")
     set_run_title(axes, row, step)
@@ -82,12 +84,30 @@ def plot_groups(
     records = over_seeds(df.with_columns(pl.col("step").alias("_record")), "_record", by)
     if records.curves.is_empty():
         raise ValueError(f"none of the {len(df)} runs has a record")
+    statistics = {y: over_seeds(df, y, by) for curves in panels.values() for y in curves}
+    return draw_groups(df, by, panels, statistics, records, axes)
+
+
+def draw_groups(
+    df: pl.DataFrame,
+    by: Sequence[str],
+    panels: Mapping[str, Mapping[str, Variant]],
+    statistics: Mapping[str, SeedStatistics],
+    records: SeedStatistics,
+    axes: Sequence[Axes] | None = None,
+) -> list[Axes]:
+    """`plot_groups` from the statistics of each curve, and of "step" as a curve: `records`.
+
+    Of `df` only the keys and bookkeeping are looked at.
+    """
     variants = dict.fromkeys(v for curves in panels.values() for v in curves.values() if v.name)
     groups = groups_of(df, by, styles=not variants)  # the variants are told by styles
-    axes = make_panels(len(panels), beside=_LEGEND_WIDTH) if axes is None else list(axes)
+    if axes is None:
+        axes = make_panels(len(panels), label_of(df, "step"), _LEGEND_WIDTH)
+    axes = list(axes)
     cut = False
     for ax, (title, curves) in zip(axes, panels.items(), strict=True):
-        drawn = {y: over_seeds(df, y, by) for y in curves}
+        drawn = {y: statistics[y] for y in curves}
         log = spans_decade(np.concatenate([s.curves["mean"].to_numpy() for s in drawn.values()]))
         cut |= log and any(map(is_cut, drawn.values()))
         for y, variant in curves.items():
@@ -95,6 +115,7 @@ def plot_groups(
         if log:
             set_log(ax)
         ax.set_title(title, size="medium")
+        ax.set_ylabel(label_of(df, next(iter(curves))), size="small")
     handles = group_handles(records, by, groups)
     own = "0.3" if by else groups[()].color
     if variants and not by:  # the lines of the one group are its variants'
@@ -119,8 +140,8 @@ def _styled(groups: Mapping[tuple, Group], variant: Variant) -> dict[tuple, Grou
     }
 
 
-def make_panels(n: int, beside: float = 0) -> list[Axes]:
-    """`n` axes against step in a new figure, in rows of at most three, and room beside in inches.
+def make_panels(n: int, xlabel: str, beside: float = 0) -> list[Axes]:
+    """`n` axes in a new figure, in rows of at most three, and room beside in inches.
 
     Raises ValueError for more than MAX_PANELS.
     """
@@ -147,7 +168,7 @@ def make_panels(n: int, beside: float = 0) -> list[Axes]:
         ax.tick_params(labelbottom=True)
         ax.xaxis.get_major_locator().set_params(integer=True)
     for ax in axes[-n_columns:]:
-        ax.set_xlabel("step")
+        ax.set_xlabel(xlabel)
     return axes
 
 
@@ -183,6 +204,11 @@ def run_name(row: Mapping[str, Any]) -> str:
     return f"run {row['run_id']}" if row.get("run_id") else ""
 
 
+def one_run(row: Mapping[str, Any]) -> str:
+    """'one run: model.gamma = 1.5', for a title."""
+    return ": ".join(filter(None, ["one run", run_name(row).removeprefix("run ")]))
+
+
 def draw_components(ax: Axes, step: np.ndarray, values: np.ndarray, diverged: bool) -> None:
     """One curve [records], or a line per component of [records, k]; a cross ends a diverged one."""
     components = values.reshape(len(step), -1).T
@@ -198,10 +224,10 @@ def draw_components(ax: Axes, step: np.ndarray, values: np.ndarray, diverged: bo
 
 
 def set_run_title(axes: Sequence[Axes], row: Mapping[str, Any], step: np.ndarray) -> None:
-    """The run's name above the panels, and where it diverged."""
-    title = run_name(row)
+    """'one run: ...' above the panels, by its keys or its run_id; and where it diverged."""
+    title = one_run(row)
     if row["status"] == "diverged":
-        title = f"{title} (diverged after step {step[-1]})".strip()
+        title = f"{title} (diverged after step {step[-1]})"
     figure = axes[0].figure
     width = int(12 * figure.get_size_inches()[0])  # characters of medium size
     figure.suptitle("\n".join(textwrap.wrap(title, width)), fontsize="medium")

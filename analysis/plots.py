@@ -14,10 +14,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.curves import LEVEL, SeedStatistics, over_seeds, value_text, varying_keys
+from analysis.labels import label_of
 
 # Okabe & Ito (2008) without yellow and black: told apart by colour-blind readers.
 _QUALITATIVE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _LEGEND_ROWS = 20
+_LONGEST_NAME = 60  # characters of a group's values
+_LEGEND_WIDTH = 44  # characters of a line of a title
+_LEGEND_INCHES = 3.2  # that figures leave for a legend
 _STYLES = ("-", "--", ":", "-.")
 CROSS = {"marker": "x", "markersize": 7, "markeredgewidth": 1.8, "linestyle": "none"}
 
@@ -63,13 +67,21 @@ def plot_curves(
     draw_means(ax, statistics, by, groups, log=logy)
     if logy:
         set_log(ax)
-    ax.set(xlabel="step", ylabel=y)
+    ax.set(xlabel=label_of(df, "step"), ylabel=label_of(df, y))
     ax.xaxis.get_major_locator().set_params(integer=True)
     handles = group_handles(statistics, by, groups)
     title = describe_lines(df, statistics, by, level, cut=logy and is_cut(statistics))
     beside = {"loc": "upper left", "bbox_to_anchor": (1.01, 1), "borderaxespad": 0}
     draw_legend(ax, title, handles, statistics, by, **(beside if is_own_figure else {}))
     return ax
+
+
+def _name(values: Sequence[str]) -> str:
+    """Of a group, in a legend: not too long, and a pair of $ is no mathematics."""
+    text = ", ".join(values)
+    return (text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}...").replace(
+        "$", r"\$"
+    )
 
 
 def groups_of(df: pl.DataFrame, by: Sequence[str], styles: bool = True) -> dict[tuple, Group]:
@@ -82,7 +94,7 @@ def groups_of(df: pl.DataFrame, by: Sequence[str], styles: bool = True) -> dict[
         return {(): Group("all runs", _QUALITATIVE[0])}
     values = df.select(by).unique().sort(by, nulls_last=True).rows()
     for digits in (4, None):
-        names = [", ".join(value_text(v, digits) for v in group) for group in values]
+        names = [_name([value_text(v, digits) for v in group]) for group in values]
         if len(set(names)) == len(names):
             break
     second = list(dict.fromkeys(group[-1] for group in values))
@@ -191,8 +203,9 @@ def legend_of_figure(figure: Figure, title: Sequence[str], handles: Sequence[Art
 def write_legend(
     on: Axes | Figure, title: Sequence[str], handles: Sequence[Artist], **place: Any
 ) -> None:
-    """In small letters, its lines from the left."""
-    on.legend(
+    """In small letters, its lines from the left; a figure that is too small for it grows."""
+    title = [line for text in title for line in textwrap.wrap(text, _LEGEND_WIDTH)]
+    legend = on.legend(
         handles=handles,
         title="\n".join(title),
         fontsize="small",
@@ -200,6 +213,11 @@ def write_legend(
         alignment="left",
         **place,
     )
+    if isinstance(on, Figure):
+        needed = legend.get_window_extent().size / on.dpi
+        width, height = on.get_size_inches()
+        wider = max(0, needed[0] - _LEGEND_INCHES)
+        on.set_size_inches(width + wider, max(height, needed[1] + 0.2))
 
 
 def line_colors(n: int, is_ordered: bool) -> list:

@@ -7,21 +7,10 @@ import matplotlib
 
 from analysis import compressor
 from analysis.arguments import check_parent, parser_of
-from analysis.measured import NotMeasured, write_figures
+from analysis.compressor.store_figures import OF_A_RUN, OVER_RUNS
+from analysis.measured import NotMeasured, figures_of, write_figures
 from analysis.panels import run_name
 
-OVER_RUNS = {  # file name -> what draws a store
-    "reconstruction": compressor.plot_reconstruction,
-    "gap": compressor.plot_gap,
-    "downstream": compressor.plot_downstream,
-    "nested": compressor.plot_nested,
-    "stage_1b": compressor.plot_stage_1b,
-    "trm": compressor.plot_trm,
-}
-OF_A_RUN = {  # file name -> what draws one run
-    "mode_strength": compressor.plot_mode_strength,
-    "spectrum": compressor.plot_spectrum,
-}
 REPORT = "report.txt"
 _EXAMPLES = """\
 examples:
@@ -49,12 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         run = _run(store, arguments.run)
         check_parent(output)
         output.mkdir(exist_ok=True)
-        write_figures(OVER_RUNS, store, output)
+        write_figures(figures_of(OVER_RUNS, store), output)
         if run is not None:
             if len(store.rows) > 1:
                 name = run_name(run.row)
                 print(f"\nof run {run.row['run_id']}, {name}; another one with --run:")
-            write_figures(OF_A_RUN, run, output)
+            write_figures(figures_of(OF_A_RUN, run), output)
         answers = compressor.report(store)
         (output / REPORT).write_text(answers)
     except (ValueError, OSError) as error:

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from analysis.compressor.runs import INIT_FROM
 from analysis.curves import LEVEL, value_text, varying_keys
 from analysis.measured import is_measured, parts_of, scalar_statistics
-from analysis.plots import Group, groups_of, legend_of_figure, set_log
+from analysis.plots import Group, groups_of, legend_of_figure, set_log, spans_decade
 
 _BESIDE_STYLES = {  # what is drawn beside; a marker where it is a single point
     "PCA": {"linestyle": "--", "marker": "s"},
@@ -31,7 +31,8 @@ class Panel:
 
     trained: columns of the compressor, and their names where there are several (solid, dotted).
     beside: columns and what they are the numbers of, a key of _BESIDE_STYLES.
-    linear_below: the axis is logarithmic down to this value and linear below; None: linear.
+    linear_below: the axis is logarithmic down to this value and linear below; None: linear, but
+    logarithmic for numbers that span a factor of ten and are no shares.
     """
 
     label: str
@@ -120,12 +121,14 @@ def _set_scales(ax: Axes, runs: pl.DataFrame, panel: Panel) -> None:
         ax.set_xticks(ranks, [f"{k}{ratio}" for k, ratio in zip(ranks, ratios, strict=True)])
         ax.set_xticks([], minor=True)
     of = f", below it $D/D'$ ($D$ = {dims[0]})" if len(dims) == 1 else ""
-    ax.set_xlabel(f"$D'${of}")
+    ax.set_xlabel(f"$D'$ (dimensions){of}", size="small")
     if len(ranks) == 1:
         ax.set_xlim(ranks[0] / 2, ranks[0] * 2)
     ax.set_ylabel(panel.label, size="small")
     if panel.linear_below is not None:
         set_log_above(ax, panel.linear_below)
+    elif spans_decade(drawn := _drawn(ax)) and drawn.max() > 1:  # shares stay linear
+        set_log(ax)
 
 
 def set_log_above(ax: Axes, linear_below: float) -> None:
@@ -133,16 +136,22 @@ def set_log_above(ax: Axes, linear_below: float) -> None:
 
     Bars and bands that reach below all lines are cut.
     """
-    lines = [line for line in ax.lines if line.get_marker() != "_"]  # no caps
-    drawn = np.concatenate([np.asarray(line.get_ydata(), float) for line in lines])
-    lowest = drawn[np.isfinite(drawn)].min()
+    drawn = _drawn(ax)
+    lowest = drawn.min()
     if lowest > linear_below:
         set_log(ax)
         return
     ax.set_yscale("symlog", linthresh=linear_below)
-    highest = max(drawn[np.isfinite(drawn)].max(), linear_below)
+    highest = max(drawn.max(), linear_below)
     ax.set_ylim(2 * min(lowest, -linear_below / 4), 2 * highest)
     ax.axhline(0, color="0.6", lw=0.6, zorder=0)
+
+
+def _drawn(ax: Axes) -> np.ndarray:
+    """The finite heights of all lines."""
+    lines = [line for line in ax.lines if line.get_marker() != "_"]  # no caps
+    heights = np.concatenate([np.asarray(line.get_ydata(), float) for line in lines])
+    return heights[np.isfinite(heights)]
 
 
 def _name_columns(ax: Axes, names: Sequence[str]) -> None:

@@ -43,7 +43,7 @@ def plot_trm(store: Store) -> list[Axes]:
             _, part = list(parts_of(runs, by))[i]
             counts |= _draw(ax, part, name, np.arange(len(METHODS)) + shift, group.color)
         ax.set_xticks(range(len(METHODS)), list(METHODS.values()), size="small")
-        ax.set(xlabel="", ylabel=label)
+        ax.set(xlabel="method", ylabel=label)
         ax.grid(axis="y", lw=0.4)
     axes[0].axhline(0, color="0.3", lw=0.8)
     n = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"

@@ -52,7 +52,7 @@ def _draw_estimates(ax: Axes, dim: int) -> None:
         place = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center", "color": "0.4"}
         ax.annotate(f"{ratio}x", at, size="x-small", **place)
     ax.margins(y=0.1)
-    ax.legend(fontsize="small", loc="center right")
+    ax.legend(fontsize="small")
 
 
 def plot_gap(store: Store) -> list[Axes]:
@@ -67,8 +67,6 @@ def plot_gap(store: Store) -> list[Axes]:
     axes = plot_groups(runs.with_columns(pl.col("k").alias("D'")), ["D'", *keys_of(runs)], panels)
     for ax in axes:
         set_log_above(ax, GAP_LINEAR)
-        ax.set_xlabel("updates done")
-    axes[0].set_ylabel("gap to PCA, mse / mse$_\\mathrm{PCA}$ - 1", size="small")
     return axes
 
 

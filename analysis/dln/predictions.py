@@ -9,6 +9,7 @@ import polars as pl
 from matplotlib.axes import Axes
 
 from analysis.curves import config_columns, config_values, curve_names, key_values, varying_keys
+from analysis.labels import label_of
 from analysis.panels import Variant, plot_groups
 from analysis.plots import plot_curves, spans_decade
 from analysis.runs import labelled_frame
@@ -82,7 +83,8 @@ def plot_theory(x: Any, y: str = "test_loss", by: str | Sequence[str] = ()) -> l
     residual.set_yscale("linear")
     residual.autoscale(axis="y")
     residual.axhline(0, color=_THEORY, linestyle="--", linewidth=0.8)
-    residual.set_xlabel("step")
+    residual.set_xlabel(label_of(df, "step"))
+    residual.set_ylabel("difference,\nunit as above", size="small")
     return [curve, residual]
 
 

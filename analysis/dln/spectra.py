@@ -14,7 +14,14 @@ from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
 
 from analysis.dln.predictions import config_of
-from analysis.panels import curves_of, draw_components, make_panels, run_name, set_run_title
+from analysis.panels import (
+    curves_of,
+    draw_components,
+    make_panels,
+    one_run,
+    run_name,
+    set_run_title,
+)
 from analysis.plots import line_colors
 from analysis.runs import row_of
 from dln.theory import teacher_singular_values
@@ -53,16 +60,14 @@ def plot_spectra(row: Mapping[str, Any] | pl.DataFrame | Any) -> list[Axes]:
         )
     teacher = _teacher(row)
     deepest = max(matrix.last or 0 for matrix in spectra)
-    axes = make_panels(len(spectra))
+    axes = make_panels(len(spectra), "updates done")
     for ax, (matrix, values) in zip(axes, spectra.items(), strict=True):
         draw_components(ax, step, values, row["status"] == "diverged")
         is_E = matrix.first is None or (matrix.first, matrix.last) == (0, deepest)
         ax.set_title(_title(matrix, is_E), size="medium")
+        ax.set_ylabel("singular value (1)", size="small")
         for value in teacher if is_E else []:
             ax.axhline(value, **_DASHED)
-    for ax in axes:
-        if ax.get_subplotspec().is_first_col():
-            ax.set_ylabel("singular value")
     set_run_title(axes, row, step)
     dark, *_, light = line_colors(3, True)
     handles = [
@@ -102,20 +107,20 @@ def plot_hessian_spectrum(
         colors = line_colors(eigenvalues.shape[1], True)[::-1]  # the largest is the darkest
         lines = [np.column_stack([steps, values]) for values in eigenvalues.T]
         ax.add_collection(LineCollection(lines, colors=colors, linewidths=0.8))
-        ax.set_xlabel("step")
-        when = f"against step, {eigenvalues.shape[1]} eigenvalues, largest darkest"
+        ax.set_xlabel("updates done")
+        when = f"over updates, {eigenvalues.shape[1]} eigenvalues, largest darkest"
     else:
         eigenvalues = eigenvalues[at]
         ax.plot(np.arange(1, len(eigenvalues) + 1), eigenvalues[::-1], ".", markersize=4)
-        ax.set_xlabel("eigenvalue, largest first")
+        ax.set_xlabel("index, largest first")
         nearest = "" if steps[at] == step else f", the record nearest to {step}"
         when = f"at step {steps[at]}{nearest}, {len(eigenvalues)} eigenvalues"
     ax.set_yscale("symlog", linthresh=linear)
     ax.autoscale_view()
     ax.axhline(0, color="0.6", linewidth=0.6, zorder=0)
-    ax.set_ylabel(f"eigenvalue (linear within +-{linear:g})")
+    ax.set_ylabel(f"eigenvalue (loss / weight$^2$; linear within +-{linear:g})")
     ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.set_title("\n".join(filter(None, [run_name(row), f"Hessian {when}"])), size="medium")
+    ax.set_title(f"{one_run(row)}\nHessian {when}", size="medium")
     return ax
 
 

@@ -2,19 +2,16 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
-import matplotlib.pyplot as plt
 import polars as pl
 
 from analysis.arguments import check_parent, parser_of
 from analysis.curves import key_values, varying_keys
-from analysis.memdyn.axes import METRICS
-from analysis.memdyn.figures import FIGURES, create_all_visualizations
-from analysis.memdyn.over_seeds import plot_over_seeds
+from analysis.measured import StoreFigure, write_figures
 from analysis.memdyn.runs import (
     SUMMARY,
     passage_data,
@@ -22,6 +19,7 @@ from analysis.memdyn.runs import (
     settings_of,
     training_summary,
 )
+from analysis.memdyn.store_figures import figures_of_run, figures_over_seeds
 from analysis.runs import choose_run
 from memdyn.theory import generate_summary_report
 
@@ -52,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             summaries.append(summary)
             answers.append(f"{_name(run, runs)}\n{_answer(report)}")
         if len(runs) > 1:
-            _write_over_seeds(runs, summaries, output / "figures")
+            _write_figures(figures_over_seeds(runs, summaries), output)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -107,10 +105,7 @@ def _write(
 ) -> tuple[pl.DataFrame, str]:
     """All files of one run, printing each; its summary and its report."""
     data = passage_data(store, run["run_id"])
-    metric = next((name for name in METRICS if name in data.columns), "nv_rel")
-    drawn = {name: value for name, value in settings.items() if name != "min_effect"}
-    for path in create_all_visualizations(data, folder, metric, **drawn):
-        print(f"{path}: {FIGURES[path.stem].__doc__.splitlines()[0]}")
+    _write_figures(figures_of_run(data, settings), folder)
     summary = training_summary(store, run, data, settings["threshold"])
     summary.write_csv(folder / SUMMARY)
     print(f"{folder / SUMMARY}: A line per measured epoch.")
@@ -121,13 +116,10 @@ def _write(
     return summary, report
 
 
-def _write_over_seeds(runs: pl.DataFrame, summaries: Sequence[pl.DataFrame], folder: Path) -> None:
-    [ax, *_] = plot_over_seeds(runs, summaries)
-    folder.mkdir(exist_ok=True)
-    path = folder / "over_seeds.png"
-    ax.figure.savefig(path, dpi=150)
-    plt.close(ax.figure)
-    print(f"{path}: {plot_over_seeds.__doc__.splitlines()[0]}")
+def _write_figures(figures: Iterable[StoreFigure], output: Path) -> None:
+    folder = output / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_figures(figures, folder)
 
 
 def _name(run: Mapping[str, Any], runs: pl.DataFrame) -> str:

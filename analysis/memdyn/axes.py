@@ -7,25 +7,26 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
+from analysis.labels import label_in
 from analysis.plots import line_colors
 
 COLORS = dict(zip(("trained", "novel"), line_colors(2, False), strict=True))
 STYLES = {"trained": "-", "novel": "--"}
-METRICS = {
-    "nv_rel": r"$\mathrm{nv_{rel}} = -\ln(V / \mathrm{tr\,Cov})$ (nats; higher = tighter)",
-    "nv": r"$\mathrm{nv} = -\ln V$ (nats; higher = tighter)",
-    "nv_contract": r"$\mathrm{nv_{contract}} = -\ln(V_{l+1} / V_l)$ (nats; higher = tighter)",
-    "pr": r"participation ratio $\mathrm{PR}$ (dimensions)",
-}
+METRICS = {name: label_in("memdyn", name) for name in ("nv_rel", "nv", "nv_contract", "pr")}
 SHORT = {"nv": "nv", "nv_rel": r"nv$_\mathrm{rel}$", "nv_contract": r"nv$_\mathrm{contract}$"}
 UNITS = dict.fromkeys(("nv", "nv_rel", "nv_contract"), "nats") | {"pr": "dimensions"}
 _CLOSEST = 0.045  # of the axis' width between two labelled epochs
 
 
-def make_axes(title: str) -> Axes:
-    """Of a new figure with room for a legend beside."""
+def make_axes(title: str, data: Any) -> Axes:
+    """Of a new figure with room for a legend beside; the run is named where `data` has its run_id.
+
+    `data` is a mapping or frame.
+    """
     ax = plt.subplots(figsize=(8.5, 4.5), layout="constrained")[1]
-    ax.set_title(title, size="medium")
+    is_named = "run_id" in getattr(data, "columns", data)
+    run = f"one run: {data['run_id'][0]}" if is_named else "one run"
+    ax.set_title(f"{title}\n{run}", size="medium")
     return ax
 
 

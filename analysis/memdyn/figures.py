@@ -44,7 +44,7 @@ def plot_compression_trajectories(data: Any, metric: str = "nv_rel") -> Axes:
         layers[i] for i in np.unique(np.linspace(0, len(layers) - 1, _LAYERS).round().astype(int))
     ]
     some = f"{len(shown)} of {len(layers)} layers" if len(shown) < len(layers) else "by layer"
-    ax = make_axes(f"Compression over training, {some}")
+    ax = make_axes(f"Compression over training, {some}", data)
     means = means_of(frame, metric)
     if means.is_empty():
         return say(ax, f"no finite {metric}")
@@ -60,7 +60,7 @@ def plot_compression_trajectories(data: Any, metric: str = "nv_rel") -> Axes:
         ax.plot([], [], color=color, label=f"layer {layer}")
     for group, linestyle in STYLES.items():
         ax.plot([], [], color="0.3", linestyle=linestyle, label=f"{group} ({n_of(means, group)})")
-    legend_beside(ax, ["line: mean over passages", _BAND])
+    legend_beside(ax, ["line: mean over n passages", _BAND])
     return ax
 
 
@@ -81,7 +81,7 @@ def plot_memorization_vs_compression(
     layer = frame["layer"][0]
     epoch = epochs_of(frame)[-1] if epoch is None else epoch
     here = layer_correlations(frame, epoch, metric)  # an epoch that was not measured ends here
-    ax = make_axes(f"Memorization and compression, layer {layer}, epoch {epoch}")
+    ax = make_axes(f"Memorization and compression, layer {layer}, epoch {epoch}", data)
     points = frame.filter(epoch=epoch).drop_nulls()
     if points.is_empty():
         return say(ax, f"no finite {metric} at epoch {epoch}")
@@ -117,7 +117,7 @@ def plot_individual_passage_trajectories(
         ("trained, not memorized", is_trained & ~is_hit, third),
         ("trained, memorized", is_trained & is_hit, COLORS["trained"]),
     )
-    ax = make_axes(f"Compression of each passage, layer {frame['layer'][0]}")
+    ax = make_axes(f"Compression of each passage, layer {frame['layer'][0]}", data)
     if not frame[metric].count():
         return say(ax, f"no finite {metric}")
     means = []
@@ -136,7 +136,7 @@ def plot_individual_passage_trajectories(
         ax.plot(epochs, mean, color=color, lw=2.2, marker="o", ms=4, label=label)
     set_epochs(ax, epochs)
     ax.set_ylabel(METRICS.get(metric, metric))
-    legend_beside(ax, ["thin: one passage, bold: mean", f"memorized: at epoch {epochs[-1]}"])
+    legend_beside(ax, ["thin: one passage, bold: mean of n", f"memorized: at epoch {epochs[-1]}"])
     return ax
 
 
@@ -147,7 +147,7 @@ def plot_memorization_rate(data: Any, *, threshold: float = 0.6) -> Axes:
     hits = frame.group_by("group", "epoch").agg(
         k=(pl.col("accuracy") >= threshold).sum(), n=pl.len()
     )
-    ax = make_axes("Memorized passages over training")
+    ax = make_axes("Memorized passages over training", data)
     for group in STYLES:
         epochs, k, n = hits.filter(group=group).sort("epoch").select("epoch", "k", "n").to_numpy().T
         if not len(epochs):
@@ -161,7 +161,7 @@ def plot_memorization_rate(data: Any, *, threshold: float = 0.6) -> Axes:
     ax.set_ylim(-0.03, 1.03)
     set_epochs(ax, epochs_of(frame))
     ax.set_ylabel(f"share of passages with accuracy >= {threshold:g}")
-    legend_beside(ax, ["line: memorized passages", f"band: {100 * LEVEL:g} % Wilson interval"])
+    legend_beside(ax, ["line: share of n passages", f"band: {100 * LEVEL:g} % Wilson interval"])
     return ax
 
 
@@ -171,7 +171,7 @@ def plot_compression_velocity(data: Any, layer: int | None = None, metric: str =
     frame = of_layer(passages_of(data, metric), layer)
     layer = frame["layer"][0]
     counts = means_of(frame, metric)
-    ax = make_axes(f"Compression velocity, layer {layer}")
+    ax = make_axes(f"Compression velocity, layer {layer}", data)
     if counts["epoch"].n_unique() < 2:
         return say(ax, f"2 epochs with a finite {metric} needed")
     ax.axhline(0, color="0.6", lw=0.8, zorder=0)
@@ -186,7 +186,9 @@ def plot_compression_velocity(data: Any, layer: int | None = None, metric: str =
     set_epochs(ax, epochs_of(frame))
     short = SHORT.get(metric, metric)
     ax.set_ylabel(f"$\\Delta$ {short} per epoch ({UNITS.get(metric, '1')} / epoch)")
-    legend_beside(ax, ["point: between two measured epochs", "bar: +- 2 SE over passages"])
+    legend_beside(
+        ax, ["point: between two measured epochs", "bar: +- 2 standard errors over n passages"]
+    )
     return ax
 
 

@@ -27,11 +27,12 @@ def plot_layer_epoch_heatmap(data: Any, metric: str = "nv_rel", *, alpha: float 
     ax = make_axes(
         f"Change since the first epoch, {n.count('trained')} trained minus {n.count('novel')} "
         f"novel passages: {found.pattern or 'undefined'}\n{'*' if is_written else 'dot'}: "
-        f"q < {alpha:g} (Welch t, false discovery rate over all cells)"
+        f"q < {alpha:g} (Welch t, false discovery rate over all cells)",
+        data,
     )
     if not np.isfinite(found.difference).any():
         return say(ax, found.reason or f"no finite {metric}")
-    ax.set(xlabel="epoch (measured ones)", ylabel="layer")
+    ax.set(xlabel="epoch (measured ones)", ylabel="layer (index)")
     largest = np.nanmax(np.abs(found.difference)) or 1
     image = ax.imshow(
         found.difference,

@@ -6,7 +6,8 @@ import polars as pl
 from matplotlib.axes import Axes
 
 from analysis.curves import curve_names, varying_keys
-from analysis.memdyn.axes import COLORS, METRICS, STYLES, set_epochs
+from analysis.measured import is_seed
+from analysis.memdyn.axes import COLORS, STYLES, set_epochs
 from analysis.panels import Variant, plot_groups
 
 
@@ -22,14 +23,10 @@ def plot_over_seeds(runs: pl.DataFrame, summaries: Sequence[pl.DataFrame]) -> li
         for name in ("memorization_rate", "novel_rate")
     }
     runs = runs.with_columns(**rates)  # the runs' own are by their own thresholds
-    by = [key for key in varying_keys(runs) if key.split(".")[-1] != "seed"]
+    by = [key for key in varying_keys(runs) if not is_seed(key)]
     curves = {
-        "memorized passages": (
-            "memorization_rate",
-            "novel_rate",
-            "share of passages",
-        ),
-        "compression in the middle layer": ("nv_rel_trained", "nv_rel_novel", METRICS["nv_rel"]),
+        "memorized passages": ("memorization_rate", "novel_rate"),
+        "compression in the middle layer": ("nv_rel_trained", "nv_rel_novel"),
     }
     known = curve_names(runs)
     curves = {title: found for title, found in curves.items() if found[0] in known}
@@ -38,12 +35,11 @@ def plot_over_seeds(runs: pl.DataFrame, summaries: Sequence[pl.DataFrame]) -> li
             curve: Variant(group, linestyle, None if by else COLORS[group])
             for curve, (group, linestyle) in zip(names, STYLES.items(), strict=True)
         }
-        for title, (*names, _) in curves.items()
+        for title, names in curves.items()
     }
     axes = plot_groups(runs, by, panels)
     epochs = runs["step"].explode().unique().sort().to_list()
-    for ax, (*_, label) in zip(axes, curves.values(), strict=True):
+    for ax in axes:
         set_epochs(ax, epochs)
-        ax.set_ylabel(label, size="small")
     axes[0].set_ylim(-0.03, 1.03)
     return axes

@@ -24,18 +24,18 @@ of `layer`.
 def passage_data(store: Path | str, run_id: str | None = None) -> pl.DataFrame:
     """What the analyses read: a row per epoch, passage and layer of one run.
 
-    The columns of the table passages, layer, and the metrics of the table passage_layers.
+    run_id, the columns of the table passages, layer, and the metrics of the table passage_layers.
     Raises ValueError for a store of several runs and no `run_id`, UnknownName for one that is not
     there, FileNotFoundError for what is no store.
     """
     run_id = choose_run(runs_of(store), run_id, store)["run_id"]
     passages, layers = (
-        load_table(store, name=name).filter(run_id=run_id).drop("run_id")
+        load_table(store, name=name).filter(run_id=run_id)
         for name in ("passages", "passage_layers")
     )
     # Columns of the store's other runs.
     layers = layers.select(c for c in layers if c.null_count() < len(c))
-    return layers.join(passages, on=["epoch", "passage_id"], maintain_order="left")
+    return layers.join(passages, on=["run_id", "epoch", "passage_id"], maintain_order="left")
 
 
 def runs_of(store: Path | str) -> pl.DataFrame:

@@ -10,29 +10,12 @@ import polars as pl
 
 from analysis import qlora_probe
 from analysis.arguments import check_parent, parser_of
-from analysis.measured import NotMeasured, write_figures
+from analysis.measured import NotMeasured, figures_of, write_figures
 from analysis.panels import run_name
 from analysis.qlora_probe.answers import as_text
 from analysis.qlora_probe.runs import Run
+from analysis.qlora_probe.store_figures import OF_A_RUN, OVER_RUNS
 
-OVER_RUNS = {  # file name -> what draws a frame of runs
-    "loss_curves": qlora_probe.plot_loss_curves,
-    "final_loss": qlora_probe.plot_final_loss,
-    "ranks": qlora_probe.plot_ranks,
-    "forgetting_over_runs": qlora_probe.plot_forgetting_over_runs,
-}
-OF_A_RUN = {  # file name -> what draws one run
-    "forgetting": qlora_probe.plot_forgetting,
-    "grad_norm": qlora_probe.plot_grad_norm,
-    "sharpness": qlora_probe.plot_sharpness,
-    "noise_scale": qlora_probe.plot_noise_scale,
-    "landscape": qlora_probe.plot_landscape,
-    "line": qlora_probe.plot_line,
-    "kl_to_base": qlora_probe.plot_kl_to_base,
-    "drift": qlora_probe.plot_drift,
-    "spectrum": qlora_probe.plot_spectrum,
-    "inner_view": qlora_probe.plot_inner_view,
-}
 GENERATIONS, REPORT = "generations", "report.txt"
 _EXAMPLES = """\
 examples:
@@ -50,11 +33,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         run = qlora_probe.load_run(store, arguments.run)
         check_parent(output)
         output.mkdir(exist_ok=True)
-        write_figures(OVER_RUNS, runs, output)
+        write_figures(figures_of(OVER_RUNS, runs), output)
         if len(runs) > 1:
             name = run_name(run.row)
             print(f"\nof run {run.row['run_id']}, {name}; another one with --run:")
-        write_figures(OF_A_RUN, run, output)
+        write_figures(figures_of(OF_A_RUN, run), output)
         _write_generations(store, runs, output)
         answers = qlora_probe.report(runs)
         (output / REPORT).write_text(answers)

@@ -77,7 +77,12 @@ def plot_forgetting(run: Run) -> list[Axes]:
         flips = f"{row['lost']} lost, {row['gained']} gained"
         ax.text(1.06, place, flips, va="center", size="small")
     ax.set_yticks(places, [f"{c} (n = {n})" for c, n in shares.select("category", "n").rows()])
-    ax.set(xlim=(-0.04, 1.34), ylim=(-0.6, len(shares) - 0.4), xlabel="share of prompts passed")
+    ax.set(
+        xlim=(-0.04, 1.34),
+        ylim=(-0.6, len(shares) - 0.4),
+        xlabel="share of prompts passed",
+        ylabel="category (prompts)",
+    )
     ax.set_xticks(np.linspace(0, 1, 6))
     ax.set_title(describe(whole), size="medium")
     legend_beside(ax, [])

@@ -12,7 +12,8 @@ from analysis.qlora_probe.of_training import FIRST, SECOND, make_axes
 from analysis.qlora_probe.runs import Run
 
 _PHASES = {"base": "before", "tuned": "after"}
-_LABELLED = 32  # most tokens, blocks or heads that have a tick each
+_LABELLED = 32  # most tokens that have a tick each
+_NUMBERED = 16  # most blocks or heads
 _WRITTEN = 64  # most cells that hold their number
 
 
@@ -87,9 +88,9 @@ def _draw_entropy(axes: np.ndarray, rows: pl.DataFrame) -> None:
         axes, titles, (base, tuned, change), (own, own, around_0), strict=True
     ):
         image = ax.imshow(grid, aspect="auto", origin="lower", **style)
-        ax.set(title=title, xlabel="head", ylabel="block")
+        ax.set(title=title, xlabel="head (index)", ylabel="block (index)")
         for axis, n in ((ax.xaxis, grid.shape[1]), (ax.yaxis, grid.shape[0])):
-            axis.set_ticks(range(0, n, -(-n // _LABELLED)))
+            axis.set_ticks(range(0, n, -(-n // _NUMBERED)))
         if grid.size <= _WRITTEN:
             for (i, j), value in np.ndenumerate(grid):
                 box = {"facecolor": "white", "alpha": 0.6, "lw": 0, "pad": 1}
@@ -102,7 +103,8 @@ def _draw_lens(ax: Axes, rows: pl.DataFrame) -> None:
     for (phase, word), color in zip(_PHASES.items(), (FIRST, SECOND), strict=True):
         own = rows.filter(phase=phase).sort("block")
         ax.plot(own["block"], own["nll"], color=color, marker="o", ms=4, label=word)
-    ax.set(title="logit lens", xlabel="block", ylabel="mean -ln p of the target tokens (nats)")
+    ax.set(title="logit lens", xlabel="block (index)")
+    ax.set_ylabel("mean -ln p of the target tokens (nats per token)")
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend(fontsize="small")
 
@@ -113,13 +115,13 @@ def _draw_map(ax: Axes, rows: pl.DataFrame, name: str) -> None:
     weights[rows["query"], rows["key"]] = rows["weight"]
     image = ax.imshow(weights, cmap="viridis", vmin=0, vmax=1)
     ax.set_title(f"attention of block {rows['block'][0]}, head {rows['head'][0]}\n{name}")
-    ax.set(xlabel="key", ylabel="query")
+    ax.set(xlabel="key (token)", ylabel="query (token)")
     if T <= _LABELLED:
         tokens = rows.filter(key=0).sort("query")["query_token"]
         tokens = [_plain(token) for token in tokens]
         ax.set_xticks(range(T), tokens, size="small", rotation=90 if T > 12 else 0)
         ax.set_yticks(range(T), tokens, size="small")
-    ax.figure.colorbar(image, ax=ax, label="weight (1)")
+    ax.figure.colorbar(image, ax=ax, label="weight (share of a query's sum)")
 
 
 def _plain(text: str) -> str:

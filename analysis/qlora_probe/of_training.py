@@ -59,8 +59,10 @@ def plot_sharpness(run: Run) -> list[Axes]:
         positive = value > 0
         style = {"color": FIRST, "marker": "o", "ms": 4, "lw": 1.2}
         ax.plot(step[positive], value[positive], **style, label=f"largest eigenvalue of {symbol}")
-        ax.plot(*run.curve(limit), **_LIMIT, label=text)
+        at, bound = run.curve(limit)
+        ax.plot(at, bound, **_LIMIT, marker="_" if len(at) == 1 else None, label=text)
         ax.set_yscale("log")
+        ax.set_xlim(at[0] - 1, at[-1] + 1)
         of_which = f"{positive.sum()} measurements"
         if not positive.all():
             of_which += f", {(~positive).sum()} not positive are not drawn"

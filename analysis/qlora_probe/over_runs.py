@@ -43,7 +43,7 @@ def plot_loss_curves(runs: pl.DataFrame) -> Axes:
     cross: the last finite loss of a run that diverged.
     """
     require(runs, "train_loss", "eval_loss")
-    runs = runs.with_columns(
+    runs = _trained(runs).with_columns(
         pl.col("train_loss", "eval_loss").list.eval(
             pl.when(pl.element().is_finite()).then(pl.element())
         )
@@ -84,6 +84,11 @@ def plot_loss_curves(runs: pl.DataFrame) -> Axes:
     beside = {"loc": "upper left", "bbox_to_anchor": (1.01, 1), "borderaxespad": 0}
     draw_legend(ax, title, handles, train, by, **beside)
     return ax
+
+
+def _trained(runs: pl.DataFrame) -> pl.DataFrame:
+    """Without the runs that compared adapters of others: they ended well and have no step."""
+    return runs.filter((pl.col("status") != "ok") | pl.col("step").is_not_null())
 
 
 def _without_bands(curves: pl.DataFrame) -> pl.DataFrame:
@@ -176,11 +181,11 @@ def _plot_against(
     scalar with an interval over prompts, <name>_low and <name>_high: shown where a point is one
     run. `best` is the one whose least point gets a ring.
     """
-    runs = runs.filter(pl.col(x).is_not_null())
+    runs = _trained(runs).filter(pl.col(x).is_not_null())
     by = leading_keys(runs, without=told_by_x)
     groups = groups_of(runs, by)
     records = over_seeds(runs.with_columns(pl.col("step").alias("_record")), "_record", by)
-    axes = make_panels(len(panels), beside=_BESIDE)
+    axes = make_panels(len(panels), x, _BESIDE)
     counts, is_spread, is_own = set(), False, False
     for ax, (y, label) in zip(axes, panels.items(), strict=True):
         statistics = scalar_statistics(runs, y, [*by, x])

@@ -1,8 +1,7 @@
 """`python -m analysis.sublora STORE -o DIR`: figures, summary and hypotheses of a grid of runs."""
 
 import sys
-from collections.abc import Callable, Sequence
-from functools import partial, update_wrapper
+from collections.abc import Sequence
 
 import matplotlib
 
@@ -10,16 +9,8 @@ from analysis import sublora
 from analysis.arguments import check_parent, parser_of
 from analysis.measured import write_figures
 from analysis.sublora.runs import count_of_left_out, other_keys
+from analysis.sublora.store_figures import figures_of_grid
 
-OF_A_BUDGET = {  # file name, before _d<budget> -> what draws a grid at a budget
-    "pareto_frontier": sublora.plot_pareto,
-    "compression_comparison": sublora.plot_compression,
-    "learned_gating_heatmap": sublora.plot_gates,
-}
-OF_ALL = {  # file name -> what draws a grid
-    "allocation_comparison_grid": sublora.plot_allocations,
-    "learned_gating_trend": sublora.plot_gate_trend,
-}
 SUMMARY = "summary_table"
 _EXAMPLES = """\
 examples:
@@ -52,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_parent(output)
         output.mkdir(exist_ok=True)
         _warn(grid)
-        write_figures(_figures(grid), grid, output)
+        write_figures(figures_of_grid(grid), output)
         table = sublora.summary(grid)
         table.write_csv(output / f"{SUMMARY}.csv")
         (output / f"{SUMMARY}.tex").write_text(sublora.latex(table))
@@ -64,15 +55,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     left_out = count_of_left_out(grid.left_out) or "none"
     print(f"\nruns: {len(grid.rows)}; left out: {left_out}\n\n{sublora.report(grid)}")
     return 0
-
-
-def _figures(grid: sublora.Grid) -> dict[str, Callable]:
-    of_budgets = {
-        f"{name}_d{d}": update_wrapper(partial(draw, d=d), draw)
-        for name, draw in OF_A_BUDGET.items()
-        for d in grid.budgets
-    }
-    return of_budgets | OF_ALL
 
 
 def _warn(grid: sublora.Grid) -> None:

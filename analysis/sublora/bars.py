@@ -36,7 +36,7 @@ def plot_allocations(grid: Grid) -> list[Axes]:
             _draw(ax, grid, measure, methods, d, i, colors[d])
         ax.set_xticks(range(len(methods)), methods)
         ax.set_xlim(-0.6, max(len(methods), 1) - 0.4)
-        ax.set_ylabel(label)
+        ax.set(xlabel="allocation", ylabel=label)
         ax.axhline(0, color="0.2", lw=0.8)
         ax.margins(y=0.12)
         if not ax.patches:

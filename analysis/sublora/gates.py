@@ -12,7 +12,7 @@ from analysis.sublora.runs import HEAD, Grid
 
 _APART = 0.5  # between the last layer and the head, in cells
 _LABELLED = 20  # most layers with a tick
-_LABEL = r"$\gamma_l = k_l / d_l$, share of B"
+_LABEL = r"$\gamma_l = k_l / d_l$, share of B in layer $l$"
 
 
 def plot_gates(grid: Grid, d: int) -> Axes:
@@ -36,7 +36,9 @@ def plot_gates(grid: Grid, d: int) -> Axes:
     ax.set_ylim(len(grid.seeds) - 0.5, -0.5)
     _name_layers(ax, grid)
     ax.set_yticks(range(len(grid.seeds)), grid.seeds)
-    ax.set(ylabel="seed", title=f"learned gates, subspace.d = {d}")
+    ax.set(
+        ylabel="seed", title=f"learned gates, subspace.d = {d}, a row per run (n = {len(gammas)})"
+    )
     ax.title.set_size("medium")
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)

@@ -129,7 +129,7 @@ def test_trajectories_are_means_with_t_intervals_by_layer_and_group():
     low, high = stats.t.interval(0.95, 11, values.mean(1), values.std(1, ddof=1) / np.sqrt(12))
     at_8 = band[band[:, 0] == 8, 1]
     assert (at_8.min(), at_8.max()) == pytest.approx((low[-1], high[-1]))
-    assert legend_title(ax) == "line: mean over passages band: 95 % t interval of the mean"
+    assert legend_title(ax) == "line: mean over n passages band: 95 % t interval of the mean"
     assert legend_texts(ax)[-2:] == ["trained (n = 12)", "novel (n = 12)"]
 
 

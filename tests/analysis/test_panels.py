@@ -27,7 +27,7 @@ def test_plot_run_has_a_panel_per_curve_and_a_line_per_component(sweep):
     assert (loss.get_yscale(), norm.get_yscale()) == ("log", "linear")
     components = [line.get_ydata().tolist() for line in spectrum.lines]
     assert components == [[float(s) for s in row["step"]], [1.0] * len(row["step"])]
-    assert loss.figure.get_suptitle() == "model.gamma = 1, training.batch_seed = 1"
+    assert loss.figure.get_suptitle() == "one run: model.gamma = 1, training.batch_seed = 1"
 
 
 def test_plot_run_takes_a_row_a_frame_of_one_row_or_a_result(sweep):
@@ -75,7 +75,7 @@ def test_numbered_curves_of_one_metric_share_a_panel():
 
 def test_a_run_with_a_whole_config_is_named_by_its_id(sweep):
     row = {f"key_{i}": i for i in range(30)} | sweep.row(0, named=True)
-    assert plot_run(row)[0].figure.get_suptitle() == "run 0000000000000000"
+    assert plot_run(row)[0].figure.get_suptitle() == "one run: 0000000000000000"
 
 
 def test_what_is_no_run_is_an_error():

@@ -45,7 +45,7 @@ def test_gradient_norms_stand_with_the_runs_own_clip_threshold(run):
     assert data(ax.lines[0]) == [[0, 5, 10, 15], [3, 2.25, 1.5, 0.75]]
     assert dashed_levels(ax) == [CLIP]
     assert ax.get_title() == "2 of 4 measured updates clipped"
-    assert title_of(axes) == "optim.lr = 0.001"
+    assert title_of(axes) == "one run: optim.lr = 0.001"
 
 
 def test_sharpness_has_a_panel_for_each_limit(run):

@@ -100,7 +100,7 @@ def test_the_whole_hessian_spectrum_is_a_line_per_eigenvalue_on_a_symlog_axis():
     assert drawn == [[STEP, list(values)] for values in zip(*EIGENVALUES, strict=True)]
     assert ax.get_yscale() == "symlog"
     assert ax.yaxis.get_transform().linthresh == 1.0
-    assert ax.get_ylabel() == "eigenvalue (linear within +-1)"
+    assert ax.get_ylabel() == "eigenvalue (loss / weight$^2$; linear within +-1)"
     low, high = ax.get_ylim()
     assert low < -5
     assert high > 3000
