@@ -21,7 +21,7 @@ OWN = {
     "qlora_probe": {"transformers", "peft", "bitsandbytes", "safetensors"},
     "sublora": {"peft", "tokenizers", "transformers", "yaml"},
 }
-ANALYSIS = {"analysis", "polars", "numpy", "scipy", "matplotlib", "rich"}
+ANALYSIS = {"analysis", "polars", "numpy", "scipy", "matplotlib", "rich", "jinja2"}
 FAMILIES = {
     "dln": FAMILY_MACHINERY,
     "memdyn": FAMILY_MACHINERY | LM_MACHINERY,
@@ -29,7 +29,11 @@ FAMILIES = {
     "compressor": FAMILY_MACHINERY | LM_MACHINERY,
     "sublora": FAMILY_MACHINERY | LM_MACHINERY | {"plugins.atomic"},  # prepares data sets
 }
-ANALYSIS_MACHINERY = {"plugins.load", "plugins.registry", *(f"{name}.theory" for name in FAMILIES)}
+REPORTING = {f"plugins.{name}" for name in ("config_files", "experiment", "leaves", "parts",
+                                             "plan_files", "provenance", "result", "status",
+                                             "winners")}  # fmt: skip
+ANALYSIS_MACHINERY = {"plugins.load", "plugins.registry", *REPORTING,
+                      *(f"{name}.theory" for name in FAMILIES)}  # fmt: skip
 PURE = ("registry", "result", "fields", "leaves", "identity", "overrides", "axes", "interpolation",
         "instances", "composition", "plan")  # fmt: skip
 EFFECTS = {"plugins.store", "plugins.merge", "plugins.load", "plugins.worker", "plugins.parts",
