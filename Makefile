@@ -1,10 +1,10 @@
 # make demo: install into .venv and run a first sweep; make test: install and run the tests.
-# make test-slow: those that only wait, for minutes.
+# make test-slow: those that take minutes each; make docs: the site, in site/.
 VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-slow lint install
+.PHONY: demo test test-slow lint docs install
 
 demo: install
 	$(BIN)/python sweep.py -cn=gph_demo --workers=2
@@ -16,6 +16,9 @@ test: install
 
 test-slow: install
 	$(BIN)/python -m pytest -m long
+
+docs: install
+	$(BIN)/mkdocs build --strict
 
 lint: install
 	$(BIN)/ruff check .

@@ -1,44 +1,44 @@
-"""The commands and code of the README and of docs/, run in their order."""
+"""The commands and code of the README and of all pages of docs/, run in their order."""
 
 import re
-import shlex
+from pathlib import Path
 
 import pytest
-from pages import blocks, commands, run
+from pages import blocks, fenced, pages, run, run_page
+from test_extending import PAGES as EXTENDING
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLLOWED = {"docs/cluster.md": "tests/slurm/test_page.py"}  # by tests of their own
+FOLLOWED |= {f"docs/extending/{page}.md": "tests/test_extending.py" for page in EXTENDING}
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """Stores of sweeps that stand on several pages."""
+    return tmp_path_factory.mktemp("kept")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "page",
-    [f"docs/{family}.md" for family in ("dln", "memdyn", "qlora_probe", "compressor", "sublora")],
+    [
+        page
+        for page in pages(ROOT)
+        if page not in FOLLOWED and {b.language for b in fenced(ROOT, page)} & {"bash", "python"}
+    ],
 )
-def test_commands_and_code_of_a_page_work(root, tmp_path, page):
-    """Shell lines first, then the snippets that read what these stored; all in one folder."""
-    for command in commands(root, page):
-        run(root, tmp_path, command)
-    for block in blocks(root, "python", page):
-        run(root, tmp_path, ["python", "-c", block])
+def test_commands_and_code_of_a_page_work(root, tmp_path, page, kept):
+    run_page(root, tmp_path, page, kept)
+    if page == "README.md":
+        assert (tmp_path / "gamma.png").stat().st_size > 10_000
 
 
 def test_links_and_figures_of_the_pages_are_there(root):
-    for page in (root / "README.md", *root.glob("docs/*.md")):
+    for page in map(root.joinpath, pages(root)):
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
-            assert "://" in target or (page.parent / target).is_file(), f"{page}: {target}"
-
-
-@pytest.mark.slow
-def test_commands_and_code_of_the_readme_work(root, tmp_path):
-    """Shell lines first, then the snippets that read what these stored; all in one folder."""
-    for command in commands(root):
-        if "plugins.merge" not in command:  # merges what the snippets store, below
-            run(root, tmp_path, command)
-    plugins = [block for block in blocks(root, "python") if "register_metric" in block]
-    for block in blocks(root, "python"):
-        if block not in plugins:
-            run(root, tmp_path, ["python", "-c", block])
-    [merge] = [line for line in blocks(root, "bash") if "plugins.merge" in line]
-    run(root, tmp_path, shlex.split(merge))
-    assert (tmp_path / "gamma.png").stat().st_size > 10_000
+            is_generated = target.startswith(("reference/", "../reference/"))  # tests/test_docs.py
+            there = "://" in target or is_generated or (page.parent / target).is_file()
+            assert there, f"{page}: {target}"
 
 
 def test_plugins_and_experiment_of_the_readme_work(root, tmp_path):
