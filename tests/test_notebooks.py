@@ -27,6 +27,7 @@ def test_committed_without_outputs(path):
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
     }
+    assert book.cells[0].source.startswith("# ")
     for cell in book.cells:
         assert not cell.metadata
         if cell.cell_type == "code":

@@ -43,6 +43,3 @@ def plan_table(plans: Sequence[PlanStatus]) -> Table:
 def commands(plans: Iterable[PlanStatus]) -> list[str]:
     """The commands of the plans, each once, oldest first."""
     return list(dict.fromkeys(plan.settings.command for plan in plans))
-
-
-# What became of it
