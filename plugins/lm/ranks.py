@@ -100,7 +100,8 @@ def launch(
             error = pickle.loads(file.read_bytes())
             if type(error).__name__ not in _OF_THOSE_WHO_WAIT:
                 raise error
-        raise RuntimeError(f"a rank of processes={processes} died:\n{log.read_text()[-2000:]}")
+        # The launcher writes 2,500 characters of its own after what the rank has said.
+        raise RuntimeError(f"a rank of processes={processes} died:\n{log.read_text()[-6000:]}")
 
 
 def _report(file: Path, on_progress: Callable[[float], None] | None) -> None:
