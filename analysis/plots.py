@@ -12,6 +12,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogFormatterSciNotation
 
 from analysis.curves import LEVEL, SeedStatistics, over_seeds, value_text, varying_keys
 from analysis.labels import label_of
@@ -237,6 +238,8 @@ def spans_decade(values: np.ndarray) -> bool:
 def set_log(ax: Axes) -> None:
     """A log y axis; intervals that reach down to 0 do not stretch it over many decades."""
     ax.set_yscale("log")
+    # 2, 3 and 6 of every decade, too, where there are no more than two.
+    ax.yaxis.set_minor_formatter(LogFormatterSciNotation(minor_thresholds=(2, 0.5)))
     drawn = np.concatenate([np.asarray(line.get_ydata(), float) for line in ax.lines])
     lowest = drawn[drawn > 0].min(initial=np.inf)
     if ax.get_ylim()[0] < lowest / 10 < np.inf:

@@ -50,13 +50,24 @@ def refused(config_name: str | None, error: Exception) -> Exception:
     return ValueError(hint) if hint else error
 
 
+def axes_text(config_name: str) -> str:
+    """A comment line per axis that an experiment's file has."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        params = compose(config_name, return_hydra_config=True).hydra.sweeper.params
+    texts = {key: x if isinstance(x, str) else ",".join(map(str, x)) for key, x in params.items()}
+    return "".join(f"# axis: {key}={text}\n" for key, text in texts.items())
+
+
 def _hint(config_name: str, error: BaseException) -> str | None:
     """The nearest keys, when Hydra refused a key that the experiment does not have."""
     match = re.match(r"Could not override '(.+)'", str(error))
     if match is None:
-        value = re.match(r"Error merging override (.+)=([^\[].*)", str(error))
-        is_list = value is not None and "ListConfig" in str(error.__cause__)
-        return f"{value[1]} is a list: {value[1]}=[{value[2]}]" if is_list else None
+        value = re.match(r"Error merging override (.+?)=(.*)", str(error))
+        if value is None:
+            return None
+        if "ListConfig" in str(error.__cause__) and value[2][:1] != "[":
+            return f"{value[1]} is a list: {value[1]}=[{value[2]}]"
+        return f"{value[0].removeprefix('Error merging override ')}: {error.__cause__}"
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):

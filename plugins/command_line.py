@@ -1,16 +1,18 @@
 """The command line around Hydra: what comes before `hydra.main`, and its exit status."""
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from plugins import processes
-from plugins.catalog import experiment_headers, refused, with_words
+from plugins.catalog import axes_text, experiment_headers, refused, with_words
 from plugins.completion import candidates, hydra_line
 from plugins.exits import bad_input
 from plugins.experiment import CONF, import_family
@@ -27,6 +29,7 @@ from plugins.overrides import (
 _HELP = {"--help", "-h"}
 _MULTIRUN = {"--multirun", "-m"}
 _COMPLETION = {"--shell-completion", "-sc"}
+_SHOWS_KEYS = re.compile(r"^(?!.*(-p|--package)[ =]).*(--cfg|-c)[ =]job")
 _WITHOUT_EXPERIMENT = {"--hydra-help", "--version", *_COMPLETION}
 
 
@@ -48,7 +51,7 @@ def main(hydra_main: Callable[[], None]) -> None:
     words = listed_words(sys.argv)
     try:
         if words is not None:
-            print(experiments_text(with_words(headers, words)))
+            print(experiments_text(with_words(headers, words), words))
             return
         arguments = translate_argv(sys.argv[1:], list(headers))
         config_name, workers = config_name_of(arguments), workers_of(arguments)
@@ -84,6 +87,9 @@ def main(hydra_main: Callable[[], None]) -> None:
             processes.start(config_name.split("/")[0], workers)
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
         hydra_main()
+        if _SHOWS_KEYS.search(" ".join(arguments)) and not config_dirs_of(arguments):
+            GlobalHydra.instance().clear()
+            print(axes_text(config_name), end="")
     except KeyboardInterrupt:  # while planning: nothing was started
         raise SystemExit(128 + stopped_by[0] if stopped_by else 130) from None
     except (SystemExit, Exception) as error:

@@ -33,13 +33,17 @@ def finish(report: "SweepReport", next_command: Callable[[Path], str], detached:
     from plugins.progress import duration  # rich is not needed to print help
 
     print(report.counts())
+    if report.diverged == report.planned:
+        print("every run diverged: its curves end at the last finite record")
     if report.first_error:
         print(f"first error: {report.first_error}")
         print(f"all errors: load_sweep({str(report.store)!r}, status=('failed',))")
     for line in report.lost:
         print(line)
     if report.missing:
-        print(f"missing runs left no row; logs: {report.store}/logs (submitit's: .../.submitit)")
+        folders = [name for name in ("logs", ".submitit") if (report.store / name).is_dir()]
+        where = f"; logs: {' and '.join(f'{report.store}/{name}' for name in folders)}"
+        print(f"missing runs left no row{where if folders else ''}")
     if report.jobs:
         ids = report.jobs
         if len(ids) > 10:

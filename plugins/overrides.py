@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from itertools import pairwise, takewhile
+from itertools import pairwise
 
 from plugins.registry import UnknownName, did_you_mean
 
@@ -23,7 +23,8 @@ Flags
   --detach              submit the jobs to the cluster and return
   --zip a,b             the axes a and b vary together (repeatable)            --zip=lr,steps
   --output DIR          the store (default outputs/<family>/<experiment>)      --output=out/a
-  --rerun k=v [k=v ..]  compute the matching runs of the sweep again           --rerun seed=3..5
+  --rerun k=v [k=v ..]  compute the matching runs of the sweep again,          --rerun seed=3..5
+                        with those that the store lacks
   --dry-run             what would be computed, and how long it takes; nothing is started
   --fail-fast           start no new stack after a failed run
 
@@ -99,11 +100,16 @@ def translate_argv(argv: Sequence[str], experiments: Sequence[str]) -> list[str]
             del args[:1]
         elif arg.startswith("-"):
             if flag not in _HYDRA_FLAGS:
-                known = (*_SWITCHES, *_VALUED, "--rerun", "-cn", *_HYDRA_FLAGS)
-                raise UnknownName(f"there is no flag {flag}{did_you_mean(flag, known)}")
+                known = {*_SWITCHES, *_VALUED, "--rerun", "--list", "-cn", *_HYDRA_FLAGS}
+                hint = f" (a key has no dashes: {arg.lstrip('-')})" if "." in flag else ""
+                raise UnknownName(f"there is no flag {flag}{hint}{did_you_mean(flag, known)}")
             flags.append(arg)
         elif not equals and not arg.startswith("~"):
-            raise ValueError(f"{arg!r} is no key=value; an experiment is named by -cn={arg}")
+            short = {name.split("/")[-1] for name in experiments}
+            hint = "no spaces around = and between the values of an axis"
+            if arg in short.union(experiments):
+                hint = f"an experiment is named by -cn={arg}"
+            raise ValueError(f"{arg!r} is no key=value; {hint}")
         else:
             key = arg.partition("=")[0].lstrip("+~")
             if key in given:
@@ -193,15 +199,25 @@ def listed_words(argv: Sequence[str]) -> list[str] | None:
     """The words that `--list` is given; None without it."""
     if "--list" not in argv:
         return None
-    return list(takewhile(lambda word: word[:1] != "-", argv[argv.index("--list") + 1 :]))
+    folders = config_dirs_of(argv)
+    words = argv[argv.index("--list") + 1 :]
+    return [word for word in words if word[:1] != "-" and word not in folders]
 
 
-def experiments_text(headers: Mapping[str, str]) -> str:
-    """A line per experiment: config name and first header line."""
+def experiments_text(headers: Mapping[str, str], words: Sequence[str] = ()) -> str:
+    """A line per experiment: config name, first header line; below it others that have a word."""
     width = max(map(len, headers), default=0)
-    lines = [
-        f"  {name:<{width}}  {text.split(chr(10))[0]}" for name, text in sorted(headers.items())
-    ]
+    lines = []
+    for name, text in sorted(headers.items()):
+        first, *others = text.split("\n")
+        lines.append(f"  {name:<{width}}  {first}")
+        said = f"{name} {first}".lower()
+        wanted = [word.lower() for word in words if word.lower() not in said]
+        lines += [
+            f"  {'':<{width}}    {other}"
+            for other in others
+            if any(word in other.lower() for word in wanted)
+        ]
     return "\n".join(["experiments (python sweep.py -cn=NAME ...; --help for all forms):", *lines])
 
 

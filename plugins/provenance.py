@@ -34,12 +34,17 @@ def provenance(experiment: str) -> dict[str, str | None]:
 
 @cache
 def code_version() -> str | None:
-    """Commit of the checkout, "+" and a hash of what differs from it; None outside of git."""
+    """Commit of the checkout, "+" and a hash of what differs from it in the packages that compute
+    runs; None outside of git."""
+    families = [folder.name for folder in (_ROOT / "conf").iterdir()]
+    packages = [name for name in families if (_ROOT / name / "__init__.py").is_file()]
+    packages = sorted([*packages, "plugins", "hydra_plugins"])
+    modules = [f":(glob){name}/**/*.py" for name in packages]
     try:
         commit = _git("rev-parse", "HEAD").decode().strip()
-        changes = _git("diff", "HEAD")
-        new = _git("ls-files", "--others", "--exclude-standard", "--", "*.py").decode().split("\n")
-        changes += b"".join((_ROOT / name).read_bytes() for name in new if name)
+        changes = _git("diff", "HEAD", "--", "sweep.py", *packages)
+        new = _git("ls-files", "--others", "--exclude-standard", "--", *modules).decode()
+        changes += b"".join((_ROOT / name).read_bytes() for name in new.splitlines())
     except (OSError, subprocess.CalledProcessError):
         return None
     dirty = f"+{hashlib.blake2b(changes, digest_size=4).hexdigest()}" if changes else ""

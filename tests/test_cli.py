@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from plugins.load import load_sweep
 
@@ -32,6 +33,8 @@ def test_a_list_has_the_experiments_with_all_the_words(sweep_cli):
     done = sweep_cli("--list", "STAIRCASE", "gph")
     assert done.returncode == 0
     assert re.findall(r"^  (\S+)", done.stdout, re.MULTILINE) == ["dln/gph_demo"]
+    assert re.search(r"^ {10,}decay of test_loss .* a staircase, one", done.stdout, re.MULTILINE)
+    assert sweep_cli("--list", "--config-dir=conf", "STAIRCASE", "gph").stdout == done.stdout
     done = sweep_cli("--list", "toy/")  # of an installed package
     assert re.findall(r"^  (\S+)", done.stdout, re.MULTILINE) == [
         f"toy/{name}" for name in ("grid", "grouped", "single", "trivial")
@@ -88,6 +91,20 @@ def test_help_of_an_experiment_shows_its_config(sweep_cli):
     done = sweep_cli("-cn=gph", "--help")
     assert done.returncode == 0
     assert "matrix: power_law" in done.stdout
+
+
+def test_the_keys_of_an_experiment_end_with_the_axes_of_its_file(sweep_cli):
+    keys = sweep_cli("-cn=gph_demo", "--cfg", "job").stdout
+    axes = "# axis: model.gamma=0.75,1,1.5\n# axis: training.batch_seed=0..100\n"
+    assert keys.endswith(axes)
+    assert yaml.safe_load(keys)["max_steps"] == 12000
+    assert "# axis" not in sweep_cli("-cn=gph_demo", "--cfg", "job", "-p", "model").stdout
+
+
+def test_a_sweep_whose_runs_all_diverge_says_so(sweep_cli):
+    done = sweep_cli("-cn=trivial", "seed=0,1", "diverging_seeds=[0,1]")
+    assert (done.returncode, summary(done)) == (0, (2, 0, 0, 2, 0, 0))
+    assert "every run diverged" in done.stdout
 
 
 def test_a_sweep_resumes_and_says_what_to_do_next(sweep_cli, tmp_path):
@@ -192,6 +209,10 @@ def test_a_changed_fixed_value_adds_rows_and_is_named(sweep_cli, tmp_path):
         (["++hydra.sweeper.workers=2"], "hydra.sweeper.workers=2 must come from --workers 2"),
         (["hydra/sweeper=basic", "sede=1"], "did you mean 'seed'"),
         (["hydra/launcher=slrum"], "slrum"),
+        (["model.scale=fast"], "model.scale=fast: Value 'fast' of type 'str' could not be"),
+        (["--model.width=1"], "no flag --model.width (a key has no dashes: model.width=1)"),
+        (["seed=1,", "2"], "'2' is no key=value; no spaces around ="),
+        (["trivial"], "an experiment is named by -cn=trivial"),
     ],
 )
 def test_bad_input_is_exit_status_2_without_a_traceback(sweep_cli, tmp_path, args, text):

@@ -9,6 +9,7 @@ import polars as pl
 from matplotlib.axes import Axes
 
 from analysis import load_sweep, plot_curves
+from analysis.curves import varying_keys
 from analysis.measured import NotMeasured, StoreFigure, require
 from noisy_quadratic.theory import eigenvalues, expected_mode_losses
 
@@ -28,15 +29,14 @@ def store_figures(store: Path) -> Iterator[StoreFigure]:
 def plot_loss(runs: pl.DataFrame) -> Axes:
     """Mean loss by learning rate, its expectation over initial weights and noise dashed.
 
-    Raises NotMeasured where runs of one learning rate differ in more than the seed.
+    Raises NotMeasured where the runs differ in another key.
     """
     require(runs, "loss")
-    keys = ("dim", "alpha", "lr", "batch_size", "steps")
-    settings = runs.select(keys).unique(maintain_order=True)
-    if len(settings) > settings["lr"].n_unique():
-        raise NotMeasured("runs of one lr differ in more than the seed: take a part of them")
+    others = [key for key in varying_keys(runs) if key not in ("lr", "seed")]
+    if others:
+        raise NotMeasured(f"the runs differ in {', '.join(others)}: the theory drawn is of one")
     ax = plot_curves(runs, "loss", by="lr")
-    for row in settings.iter_rows(named=True):
+    for row in runs.unique("lr", keep="first", maintain_order=True).iter_rows(named=True):
         h = eigenvalues(row["dim"], row["alpha"])
         if row["lr"] * h[0] < 2:
             steps = np.arange(row["steps"] + 1)
