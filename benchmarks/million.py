@@ -1,4 +1,4 @@
-"""Time and memory of a store of a million runs: plan, write, resume, compact, merge, read.
+"""Time and memory of a store of a million runs: plan, write, resume, compact, merge, read, report.
 
     python benchmarks/million.py [--runs 1000000] [--points 250] [--folder DIR]
 
@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "packages")]
 
 from analysis import over_seeds  # noqa: E402
+from analysis.report.page import write_report  # noqa: E402
 from plugins import driver  # noqa: E402
 from plugins.config_files import ConfigFile, write_config  # noqa: E402
 from plugins.experiment import CONF, import_family  # noqa: E402
@@ -90,6 +91,7 @@ def stages(folder: Path, runs: int, points: int) -> list[Stage]:
         Stage("compact these", compact, a, (), runs, peak=800 * MB),
         Stage("mean, sd per step of 4 groups", aggregate, a, (runs + MORE, points), runs, **last),
         Stage("load all but the curves", load_scalars, a, (runs + MORE,), runs),
+        Stage("report", report, a, (), runs),
     ]
 
 
@@ -164,6 +166,12 @@ def load_scalars(store: Path, runs: int) -> None:
     rows = scan_sweep(store)
     curves = [name for name, kind in rows.collect_schema().items() if isinstance(kind, pl.List)]
     assert len(rows.drop(curves).collect()) == runs
+
+
+def report(store: Path) -> None:
+    page = store.parent / f"{store.name}.html"
+    write_report(store, page, lambda what: None)
+    assert 'class="sortable"' in page.read_text()
 
 
 def _measured(run: Callable, arguments: tuple) -> tuple[float, float, int, int]:
