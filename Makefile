@@ -18,7 +18,7 @@ test-slow: install
 	$(BIN)/python -m pytest -m long
 
 docs: install
-	$(BIN)/mkdocs build --strict
+	DISABLE_MKDOCS_2_WARNING=true NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict
 
 lint: install
 	$(BIN)/ruff check .

@@ -33,7 +33,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 class RunResult:
     """One run's outcome. Raises ValueError for names or lengths that the store cannot hold.
 
-    Names match [a-z][a-z0-9_]* (dots are config keys), are unique among scalars and curves, and
+    Names match `[a-z][a-z0-9_]*` (dots are config keys), are unique among scalars and curves, and
     not those of the store's bookkeeping. Curves have equal lengths and a "step" among them; their
     dtype is kept (float32 stays float32). A table maps columns to sequences of equal length; the
     store adds run_id and attempt. `artifacts` are files in the run's workdir to keep. Scalars that

@@ -24,7 +24,7 @@ from omegaconf import OmegaConf
 from pages import blocks, commands, fenced, mentioned, pages
 
 from plugins import api, driver
-from plugins.catalog import experiment_headers
+from plugins.catalog import experiment_headers, with_words
 from plugins.columns import BOOKKEEPING_SCHEMA
 from plugins.experiment import BaseConfig, experiments, families
 from plugins.identity import neutral_values
@@ -61,7 +61,7 @@ class Links(HTMLParser):
 def site(root, tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(folder)],
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(folder)],
         cwd=root,
         env={**os.environ, "DISABLE_MKDOCS_2_WARNING": "true"},
         capture_output=True,
@@ -143,6 +143,14 @@ def plan(translated, folder):
             lambda key: bool(loader.get_group_options(key, results_filter=ObjectType.CONFIG)),
             loader,
         )
+
+
+def test_listings_in_the_text_of_pages_find_something():
+    given = [words_of(page, line) for page, line in all_mentioned()]
+    given = [words[3:] for words in given if words[2:3] == ["--list"]]
+    assert given
+    for words in given:
+        with_words(experiment_headers(), words)  # raises where there is none
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """The pages on extending: their files installed as packages, their commands and code run.
 
-Blocks are those of other pages (tests/pages.py). On the page of a family those that begin with a
-path are lines of the template's files, word for word.
+Blocks are those of other pages (tests/pages.py). On the page of a family those with a title are
+lines of the template's files, word for word.
 """
 
 import math
@@ -10,7 +10,7 @@ from collections import defaultdict
 
 import polars as pl
 import pytest
-from pages import Interpreter, commands_of, fenced, install
+from pages import Interpreter, commands_of, fenced, install, paths
 
 from plugins.load import load_sweep, load_table
 
@@ -70,8 +70,8 @@ def llama(folder):
 @pytest.fixture(scope="module")
 def refused(root, folder, llama):
     """All pages, run in one process: {page: [(command, what it printed, what the page shows)]}."""
-    (folder / "site").mkdir()
-    paths, found = [str(folder / "site"), str(root / TEMPLATE)], defaultdict(list)
+    site, found = folder / "site", defaultdict(list)
+    site.mkdir()
     for page in PAGES:
         place = folder / page
         files = [b for b in fenced(root, f"docs/extending/{page}.md") if b.file]
@@ -79,11 +79,10 @@ def refused(root, folder, llama):
             (place / block.file).parent.mkdir(parents=True, exist_ok=True)
             (place / block.file).write_text(block.text)
         place.mkdir(exist_ok=True)
-        install(place if page != "family" else root / TEMPLATE, folder / "site")
-        paths.append(str(place))
+        install(place if page != "family" else root / TEMPLATE, site)
     with Interpreter(root, folder) as interpreter:
         for page in PAGES:
-            interpreter.ends_well("code", AT.format(folder=str(folder / page), paths=paths))
+            interpreter.ends_well("code", AT.format(folder=str(folder / page), paths=paths(site)))
             for block in fenced(root, f"docs/extending/{page}.md"):
                 if block.language == "python" and not block.file:
                     interpreter.ends_well("code", block.text)
@@ -148,7 +147,7 @@ def test_passages_are_windows_of_the_coins(refused, folder):
 
 
 def test_the_family_page_quotes_the_template(root):
-    """Blocks that begin with a path, and the names of files in the text."""
+    """Blocks with a title, and the names of files in the text."""
     quoted = [b for b in fenced(root, "docs/extending/family.md") if b.file]
     assert len(quoted) == 5
     for block in quoted:
