@@ -41,13 +41,8 @@ def main(hydra_main: Callable[[], None]) -> None:
     """
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # the reader of a listing, such as head, may end
     headers = experiment_headers([Path(folder) for folder in config_dirs_of(sys.argv)])
-    line = os.environ.get("COMP_LINE")  # a shell asks what may end it
-    if line is not None and _COMPLETION & set(sys.argv):
-        if found := candidates(line, list(headers)):
-            print(*found, sep="\n")
-            return
-        name, os.environ["COMP_LINE"] = hydra_line(line, list(headers))
-        sys.argv += [f"-cn={name}"] if name else []
+    if "COMP_LINE" in os.environ and _COMPLETION & set(sys.argv) and _complete(list(headers)):
+        return
     words = listed_words(sys.argv)
     try:
         if words is not None:
@@ -98,3 +93,14 @@ def main(hydra_main: Callable[[], None]) -> None:
         if isinstance(error, HydraException | OmegaConfBaseException):
             bad_input(refused(config_name, error))
         raise
+
+
+def _complete(experiments: list[str]) -> bool:
+    """Whether we have told a shell what may end its line; else the line is made ready for Hydra."""
+    line = os.environ["COMP_LINE"]
+    if found := candidates(line, experiments):
+        print(*found, sep="\n")
+        return True
+    name, os.environ["COMP_LINE"] = hydra_line(line, experiments)
+    sys.argv += [f"-cn={name}"] if name else []
+    return False
