@@ -7,12 +7,12 @@ from pathlib import Path
 import polars as pl
 from matplotlib.axes import Axes
 
-from analysis.curves import curve_names, key_values, varying_keys
+from analysis.curves import curve_names, varying_keys
 from analysis.dln.figures import quantities_of, scalar_curves
 from analysis.dln.predictions import plot_plateaus, plot_theory
 from analysis.dln.spectra import HESSIAN, is_spectrum, plot_hessian_spectrum, plot_spectra
 from analysis.measured import NotMeasured, StoreFigure, leading_keys
-from analysis.panels import MAX_PANELS, Variant, plot_groups
+from analysis.panels import MAX_PANELS, Variant, plot_groups, run_name
 from analysis.plots import plot_curves
 from analysis.runs import first_run
 from plugins.load import load_sweep, scan_sweep
@@ -81,7 +81,8 @@ def _spectra(df: pl.DataFrame) -> Iterator[StoreFigure]:
         measured = df.filter(pl.any_horizontal(pl.col(columns).is_not_null()))
         if len(measured):
             row = first_run(measured)
-            run = key_values({key: row[key] for key in varying_keys(df)}) or "the run"
+            known = {key: row[key] for key in (*varying_keys(df), "step", "run_id")}
+            run = run_name(known) if varying_keys(df) else "the run"
             yield StoreFigure(name, f"{name.replace('_', ' ')} of {run}", partial(draw, row))
 
 
