@@ -56,6 +56,8 @@ def main(hydra_main: Callable[[], None]) -> None:
         bad_input(error)
     if _HELP & set(arguments):
         print(FLAGS_HELP)
+        if config_name is None:
+            return
     elif config_name is None and not _WITHOUT_EXPERIMENT & set(arguments):
         print(experiments_text(headers))
         raise SystemExit(2)

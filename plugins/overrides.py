@@ -27,6 +27,9 @@ Flags
                         with those that the store lacks
   --dry-run             what would be computed, and how long it takes; nothing is started
   --fail-fast           start no new stack after a failed run
+  --config-dir DIR      more experiments, DIR/<family>/<name>.yaml
+  --cfg job             the keys of an experiment, nothing is run;  -cn=EXPERIMENT --help: with
+                        Hydra's flags
 
 The same command computes only what its store lacks. Exit status: 0 every run ok or diverged, 1 some
 failed or are missing, 2 bad input (nothing was started), 3 nothing could be submitted, 4 stopped
