@@ -16,6 +16,15 @@ from plugins.instances import node_at
 from plugins.leaves import flatten
 from plugins.registry import UnknownName, did_you_mean
 
+# What Hydra says of an experiment's file with a slip, and the slip.
+_SLIPS = {
+    r"composing config:\s+Key 'FAMILY' not in": "its first line is not `# @package _global_`",
+    r"BasicSweeperConf": "it has no `defaults: [/FAMILY/schema/..., /base, _self_]`",
+    r"composing config:\s+Key .+ \(\w+\) is incompatible with \(str\)": (
+        'an axis in hydra.sweeper.params stands in quotes: "0.75,1"'
+    ),
+}
+
 
 def experiment_headers(config_dirs: Sequence[Path] = ()) -> dict[str, str]:
     """Config name ("dln/gph") -> lines of its header comment; `config_dirs` hold more."""
@@ -59,7 +68,11 @@ def axes_text(config_name: str) -> str:
 
 
 def _hint(config_name: str, error: BaseException) -> str | None:
-    """The nearest keys, when Hydra refused a key that the experiment does not have."""
+    """What is wrong with a key or its value; what an experiment's file lacks."""
+    family = config_name.split("/")[0]
+    for pattern, slip in _SLIPS.items():
+        if re.search(pattern.replace("FAMILY", family), f"{error}\n{error.__cause__}"):
+            return f"the file of {config_name}: {slip.replace('FAMILY', family)}"
     match = re.match(r"Could not override '(.+)'", str(error))
     if match is None:
         value = re.match(r"Error merging override (.+?)=(.*)", str(error))
@@ -67,7 +80,9 @@ def _hint(config_name: str, error: BaseException) -> str | None:
             return None
         if "ListConfig" in str(error.__cause__) and value[2][:1] != "[":
             return f"{value[1]} is a list: {value[1]}=[{value[2]}]"
-        return f"{value[0].removeprefix('Error merging override ')}: {error.__cause__}"
+        brackets = f"; an axis has none: {value[1]}={value[2].strip('[]')}"
+        hint = brackets if value[2][:1] == "[" and "," in value[2] else ""
+        return f"{value[1]}={value[2]}: {str(error.__cause__).splitlines()[0]}{hint}"
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):

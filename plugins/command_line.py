@@ -10,6 +10,7 @@ from pathlib import Path
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from plugins import processes
 from plugins.catalog import axes_text, experiment_headers, refused, with_words
@@ -45,6 +46,9 @@ def main(hydra_main: Callable[[], None]) -> None:
         return
     words = listed_words(sys.argv)
     try:
+        for folder in config_dirs_of(sys.argv):
+            if not Path(folder).is_dir():
+                raise ValueError(f"--config-dir={folder}: there is no such folder")
         if words is not None:
             print(experiments_text(with_words(headers, words), words))
             return
@@ -92,7 +96,7 @@ def main(hydra_main: Callable[[], None]) -> None:
     except (SystemExit, Exception) as error:
         if stopped_by:  # Python makes a RuntimeError of an interrupt that meets some imports
             raise SystemExit(128 + stopped_by[0]) from None
-        if isinstance(error, HydraException | OmegaConfBaseException):
+        if isinstance(error, HydraException | OmegaConfBaseException | YAMLError):
             bad_input(refused(config_name, error))
         raise
 

@@ -137,7 +137,8 @@ def _import_entry(entry: EntryPoint) -> None:
     try:
         importlib.import_module(entry.value)
     except Exception as error:
-        raise ImportError(_broken(entry, f"does not import: {error!r}")) from error
+        what = f"does not import: {error!r}; mend it or uninstall it"
+        raise ImportError(_broken(entry, what)) from error
 
 
 def _broken(entry: EntryPoint, what: str) -> str:

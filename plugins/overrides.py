@@ -208,7 +208,7 @@ def listed_words(argv: Sequence[str]) -> list[str] | None:
 
 
 def experiments_text(headers: Mapping[str, str], words: Sequence[str] = ()) -> str:
-    """A line per experiment: config name, first header line; below it others that have a word."""
+    """A line per experiment: config name, first header line; below it sentences with a word."""
     width = max(map(len, headers), default=0)
     lines = []
     for name, text in sorted(headers.items()):
@@ -216,11 +216,10 @@ def experiments_text(headers: Mapping[str, str], words: Sequence[str] = ()) -> s
         lines.append(f"  {name:<{width}}  {first}")
         said = f"{name} {first}".lower()
         wanted = [word.lower() for word in words if word.lower() not in said]
-        lines += [
-            f"  {'':<{width}}    {other}"
-            for other in others
-            if any(word in other.lower() for word in wanted)
-        ]
+        prose = " ".join(other for other in others if not other.startswith("python "))
+        sentences = re.split(r"(?<=[.?:]) ", prose)
+        found = [text for text in sentences if any(word in text.lower() for word in wanted)]
+        lines += [f"  {'':<{width}}    {text}" for text in found]
     return "\n".join(["experiments (python sweep.py -cn=NAME ...; --help for all forms):", *lines])
 
 

@@ -15,7 +15,7 @@ class UnknownName(ValueError):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of an error about `name`: its nearest matches and everything that is known."""
-    known = sorted(known)
+    known = sorted(set(known))
     close = [key for key in known if key.endswith(f".{name}")]  # "lr" for "training.lr"
     close = close or difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(repr(c) for c in close)}?" if close else ""

@@ -172,6 +172,10 @@ def run_single(cfg: DictConfig, store: Path) -> Any:
     Returns the scalars named by `objective` (a list gives a tuple); raises what the run raised.
     """
     config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True, enum_to_str=True)
+    if "experiment" not in config:
+        raise ConfigCompositionException(
+            "the experiment's file has no `defaults: [/FAMILY/schema/..., /base, _self_]`"
+        )
     experiment = prepare(config["experiment"])
     try:
         instance = instantiate(config, experiment.schema)

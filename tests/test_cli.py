@@ -33,8 +33,10 @@ def test_a_list_has_the_experiments_with_all_the_words(sweep_cli):
     done = sweep_cli("--list", "STAIRCASE", "gph")
     assert done.returncode == 0
     assert re.findall(r"^  (\S+)", done.stdout, re.MULTILINE) == ["dln/gph_demo"]
-    assert re.search(r"^ {10,}decay of test_loss .* a staircase, one", done.stdout, re.MULTILINE)
-    assert sweep_cli("--list", "--config-dir=conf", "STAIRCASE", "gph").stdout == done.stdout
+    assert re.search(
+        r"^ {10,}Expect a smooth, fast decay .* a staircase, .* at 1.5.$", done.stdout, re.M
+    )
+    assert sweep_cli("--list", "--config-dir=.", "STAIRCASE", "gph").stdout == done.stdout
     done = sweep_cli("--list", "toy/")  # of an installed package
     assert re.findall(r"^  (\S+)", done.stdout, re.MULTILINE) == [
         f"toy/{name}" for name in ("grid", "grouped", "single", "trivial")
@@ -210,6 +212,7 @@ def test_a_changed_fixed_value_adds_rows_and_is_named(sweep_cli, tmp_path):
         (["hydra/sweeper=basic", "sede=1"], "did you mean 'seed'"),
         (["hydra/launcher=slrum"], "slrum"),
         (["model.scale=fast"], "model.scale=fast: Value 'fast' of type 'str' could not be"),
+        (["model.scale=[1,2]"], "an axis has none: model.scale=1,2"),
         (["--model.width=1"], "no flag --model.width (a key has no dashes: model.width=1)"),
         (["seed=1,", "2"], "'2' is no key=value; no spaces around ="),
         (["trivial"], "an experiment is named by -cn=trivial"),
@@ -222,6 +225,32 @@ def test_bad_input_is_exit_status_2_without_a_traceback(sweep_cli, tmp_path, arg
     assert re.search("^error: ", done.stderr, re.MULTILINE)
     assert not re.search("Traceback|HYDRA_FULL_ERROR|full_key|object_type", done.stderr)
     assert not (tmp_path / "outputs").exists()
+
+
+FILE = "# @package _global_\n# q?\ndefaults: [/toy/schema/trivial, /base, _self_]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (FILE.split("\n", 1)[1], "its first line is not `# @package _global_`"),
+        (FILE.split("defaults")[0] + "seed: 1\n", "has no `defaults: [/"),
+        (FILE + "hydra: {sweeper: {params: {model.scale: 1,2}}}\n", 'stands in quotes: "0.75,1"'),
+        (FILE + "steps: 3\n  seed: 1\n", 'toy/mine.yaml", line 5'),
+    ],
+)
+def test_a_slip_in_a_file_of_ones_own_is_told(sweep_cli, tmp_path, text, told):
+    (tmp_path / "conf" / "toy").mkdir(parents=True)
+    (tmp_path / "conf" / "toy" / "mine.yaml").write_text(text)
+    done = sweep_cli("--config-dir=conf", "-cn=toy/mine")
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+    done = sweep_cli("--config-dir=con", "-cn=toy/mine")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: --config-dir=con: there is no such folder\n",
+    )
 
 
 def test_an_unknown_experiment_names_the_nearest(sweep_cli):
