@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from scipy.special import stdtrit
+from scipy import stats
 
 from analysis.curves import LEVEL, key_values, value_text
 from analysis.measured import parts_of
@@ -116,25 +117,18 @@ def _difference(a: pl.DataFrame, b: pl.DataFrame, y: str, is_paired: bool) -> di
     if not len(x) or not len(z):
         return {}
     low = high = None
-    mean = z.mean() - x.mean()
     if min(len(x), len(z)) > 1:
-        # variance of the mean difference, and its degrees of freedom
-        parts = (
-            [(z - x).var(ddof=1) / len(x)]
-            if is_paired
-            else [values.var(ddof=1) / len(values) for values in (x, z)]
-        )
-        weights = [part**2 / (len(values) - 1) for part, values in zip(parts, (x, z), strict=False)]
-        half = 0.0
-        if sum(parts):
-            half = stdtrit(sum(parts) ** 2 / sum(weights), (1 + LEVEL) / 2) * sum(parts) ** 0.5
-        low, high = mean - half, mean + half
+        with warnings.catch_warnings():
+            # Of values that are all equal, whose interval is a point.
+            warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)
+            test = stats.ttest_rel(z, x) if is_paired else stats.ttest_ind(z, x, equal_var=False)
+        low, high = map(float, test.confidence_interval(LEVEL))
     return {
         "n_a": len(x),
         "n_b": len(z),
         "mean_a": x.mean(),
         "mean_b": z.mean(),
-        "difference": mean,
+        "difference": z.mean() - x.mean(),
         "low": low,
         "high": high,
     }
