@@ -1,6 +1,8 @@
 """Figures of one run of memdyn, from its store or from the frame of `passage_data`."""
 
 import inspect
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +204,19 @@ FIGURES = {  # file name -> what draws it
 }
 
 
+def drawings(data: Any, metric: str | None, **settings: float) -> dict[str, Callable[[], Axes]]:
+    """What draws each of FIGURES, with those of the settings that it takes; without a metric only
+    those that need none."""
+    given = {"metric": metric, **settings}
+    found = {}
+    for name, draw in FIGURES.items():
+        known = inspect.signature(draw).parameters
+        if "metric" not in known or metric is not None:
+            chosen = {key: value for key, value in given.items() if key in known}
+            found[name] = partial(draw, data, **chosen)
+    return found
+
+
 @from_store
 def create_all_visualizations(
     data: Any,
@@ -217,13 +232,10 @@ def create_all_visualizations(
     """
     folder = Path(out) / "figures"
     folder.mkdir(parents=True, exist_ok=True)
-    given = {"metric": metric, "threshold": threshold, "alpha": alpha}
+    metric = metric if metric in data else None
     paths = []
-    for name, draw in FIGURES.items():
-        known = inspect.signature(draw).parameters
-        if "metric" in known and metric not in data:
-            continue
-        ax = draw(data, **{key: value for key, value in given.items() if key in known})
+    for name, draw in drawings(data, metric, threshold=threshold, alpha=alpha).items():
+        ax = draw()
         paths.append(folder / f"{name}.png")
         ax.figure.savefig(paths[-1], dpi=150)
         plt.close(ax.figure)

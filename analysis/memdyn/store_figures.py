@@ -1,6 +1,5 @@
 """The figures of a store of memdyn, for its command and for a report."""
 
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -9,7 +8,7 @@ import polars as pl
 
 from analysis.measured import StoreFigure, captioned
 from analysis.memdyn.axes import METRICS
-from analysis.memdyn.figures import FIGURES
+from analysis.memdyn.figures import FIGURES, drawings
 from analysis.memdyn.over_seeds import plot_over_seeds
 from analysis.memdyn.runs import passage_data, runs_of, settings_of, training_summary
 from analysis.runs import first_run
@@ -55,13 +54,8 @@ def figures_of_run(data: pl.DataFrame, settings: Mapping[str, float]) -> Iterato
     They show the first metric of METRICS that the run has; without any only those that need none.
     """
     metric = next((name for name in METRICS if name in data.columns), None)
-    given = {"metric": metric, **settings}
-    for name, draw in FIGURES.items():
-        known = inspect.signature(draw).parameters
-        if "metric" in known and metric is None:
-            continue
-        chosen = {key: value for key, value in given.items() if key in known}
-        yield StoreFigure(name, draw.__doc__.splitlines()[0], partial(draw, data, **chosen))
+    for name, draw in drawings(data, metric, **settings).items():
+        yield StoreFigure(name, FIGURES[name].__doc__.splitlines()[0], draw)
 
 
 def _summary(store: Path, run: Mapping) -> pl.DataFrame:
