@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "report",
         "Write one HTML page of a store, of any family: what was asked, what became of it, curves, "
         "figures, final scalars over seeds, provenance and cost. It needs no other file and no "
-        "connection.",
+        "connection. Exit status 1: a figure ended with an error, which the page names.",
         _EXAMPLES,
         output="page to write, .html",
         metavar="FILE",
@@ -34,12 +34,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if output.suffix != ".html":
             raise ValueError(f"cannot write {output}: a report's name ends in .html")
         check_parent(output)
-        write_report(arguments.store, output, _progress())
+        n_broken = write_report(arguments.store, output, _progress())
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(output)
-    return 0
+    return 1 if n_broken else 0
 
 
 def _progress() -> Callable[[str], None]:

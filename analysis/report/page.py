@@ -56,8 +56,10 @@ class Page:
     version: str
 
 
-def write_report(store: Path, output: Path, say: Callable[[str], None]) -> None:
+def write_report(store: Path, output: Path, say: Callable[[str], None]) -> int:
     """One self-contained HTML page of a store, of any family and size; `say` is told of progress.
+
+    Returns how many figures ended with an error, which the page names.
 
     Raises FileNotFoundError for what is no store, ValueError for one without a run or a plan, and
     what reading a damaged store raises.
@@ -70,6 +72,7 @@ def write_report(store: Path, output: Path, say: Callable[[str], None]) -> None:
     page = _page(runs, plans, say)
     say("the page")
     output.write_text(_environment().get_template("report.html").render(page=page))
+    return sum(len(family.broken) for family in page.results.families) if page.results else 0
 
 
 def _page(runs: StoredRuns, plans: list[PlanStatus], say: Callable[[str], None]) -> Page:

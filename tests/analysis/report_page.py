@@ -46,8 +46,8 @@ class Page(HTMLParser):
             self.tables[self._section][-1][-1][-1] += data.strip("\n")
 
 
-def report_of(store: Path, output: Path) -> Page:
-    assert main([str(store), "-o", str(output)]) == 0
+def report_of(store: Path, output: Path, status: int = 0) -> Page:
+    assert main([str(store), "-o", str(output)]) == status
     return Page(output.read_text())
 
 
