@@ -109,7 +109,10 @@ def translate_argv(argv: Sequence[str], experiments: Sequence[str]) -> list[str]
             flags.append(arg)
         elif not equals and not arg.startswith("~"):
             short = {name.split("/")[-1] for name in experiments}
-            hint = "no spaces around = and between the values of an axis"
+            hint = (
+                "no spaces around = and between the values of an axis; "
+                "an experiment is named by -cn=NAME"
+            )
             if arg in short.union(experiments):
                 hint = f"an experiment is named by -cn={arg}"
             raise ValueError(f"{arg!r} is no key=value; {hint}")
